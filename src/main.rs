@@ -1,0 +1,3 @@
+//! `broker-exec`: arguments, run, exit status; nothing else.
+
+fn main() {}

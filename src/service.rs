@@ -1,0 +1,1 @@
+//! An upstream, its credential and the place where the credential goes.
