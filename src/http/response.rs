@@ -99,7 +99,7 @@ pub fn parse<'h, 'b>(
     asked: Asked,
 ) -> Result<Response<'h, 'b>, ResponseError> {
     let mut parsed = httparse::Response::new(&mut []);
-    match parsed.parse_with_uninit_headers(head, fields) {
+    match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, fields) {
         Ok(httparse::Status::Complete(n)) if n == head.len() => {}
         Ok(_) => return Err(ResponseError::StatusLine),
         Err(httparse::Error::TooManyHeaders) => return Err(ResponseError::TooManyFields),
