@@ -15,7 +15,8 @@ use super::read::{CAPACITY, Deadline, Raw};
 const TICK: Duration = Duration::from_millis(100);
 
 /// How often a file that changes under our eyes is read again before we give up.
-const ATTEMPTS: usize = 5;
+/// A rename over it changes the one that we have open too: it loses a link.
+const ATTEMPTS: usize = 100;
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -320,7 +320,11 @@ mod tests {
             let has = |flag: &str| flags.split_ascii_whitespace().any(|word| word == flag);
             assert!(has("dd"), "{memory:?} may be dumped: {flags}");
             assert!(has("dc"), "{memory:?} is copied on fork: {flags}");
-            assert_eq!(has("lo"), memory.tier() != Tier::Unlocked, "{memory:?}: {flags}");
+            assert_eq!(
+                has("lo"),
+                memory.tier() != Tier::Unlocked,
+                "{memory:?}: {flags}"
+            );
         }
     }
 
@@ -330,7 +334,11 @@ mod tests {
             let (_reader, writer) = io::pipe().unwrap();
             let address = memory.as_slice().as_ptr();
             assert!(is_readable(&writer, address));
-            assert_eq!(in_child(|| i32::from(is_readable(&writer, address))), 0, "{memory:?}");
+            assert_eq!(
+                in_child(|| i32::from(is_readable(&writer, address))),
+                0,
+                "{memory:?}"
+            );
         }
     }
 
@@ -362,7 +370,10 @@ mod tests {
             let data = memory.mapping.data.as_ptr();
             assert!(is_readable(&writer, data));
             assert!(!is_readable(&writer, data.wrapping_sub(1)), "{memory:?}");
-            assert!(!is_readable(&writer, data.wrapping_add(memory.mapping.size)), "{memory:?}");
+            assert!(
+                !is_readable(&writer, data.wrapping_add(memory.mapping.size)),
+                "{memory:?}"
+            );
         }
     }
 
@@ -388,7 +399,9 @@ mod tests {
                 if libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) != 0 {
                     return 100;
                 }
-                if libc::geteuid() == 0 && libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) != 0 {
+                if libc::geteuid() == 0
+                    && libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) != 0
+                {
                     return 101;
                 }
             }
@@ -438,7 +451,9 @@ mod tests {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let mut inside = false;
         for line in smaps.lines() {
-            let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+            let range = line
+                .split_once(' ')
+                .and_then(|(range, _)| range.split_once('-'));
             let bounds = range.and_then(|(low, high)| Some((parse(low)?, parse(high)?)));
             if let Some((low, high)) = bounds {
                 inside = (low..high).contains(&address);
