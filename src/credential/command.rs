@@ -4,6 +4,7 @@
 //! standard error is ours, so that the user sees why it failed.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -51,12 +52,11 @@ struct Killed(Child);
 
 impl Killed {
     fn wait(&mut self, deadline: &Deadline) -> Result<ExitStatus, String> {
-        let failed = |err: std::io::Error| format!("cannot be waited for: {err}");
         match pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty()) {
             Ok(process) => deadline.wait(&process)?,
             // Before Linux 5.3, or filtered: its output has ended, so it is all but gone.
             Err(_) => {
-                while self.0.try_wait().map_err(failed)?.is_none() {
+                while self.0.try_wait().map_err(not_waited)?.is_none() {
                     if deadline.is_over() {
                         return Err(deadline.passed());
                     }
@@ -64,7 +64,7 @@ impl Killed {
                 }
             }
         }
-        self.0.wait().map_err(failed)
+        self.0.wait().map_err(not_waited)
     }
 }
 
@@ -73,6 +73,13 @@ impl Drop for Killed {
         // Both do nothing to a child that has been waited for. A failure leaves nothing to be done.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+fn not_waited(err: io::Error) -> String {
+    match err.raw_os_error() {
+        Some(libc::ECHILD) => "has no exit status to be seen: SIGCHLD is ignored here".to_owned(),
+        _ => format!("cannot be waited for: {err}"),
     }
 }
 

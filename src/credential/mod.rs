@@ -102,8 +102,7 @@ impl Credential {
             .map(OsStr::to_owned)
             .collect();
         let mut waiting: Vec<(usize, (Source, Render))> = sources.into_iter().enumerate().collect();
-        waiting.sort_by_key(|(_, (source, _))| matches!(source, Source::Exec(_)));
-        waiting.sort_by_key(|(_, (source, _))| !matches!(source, Source::Env(_)));
+        waiting.sort_by_key(|(_, (source, _))| turn(source));
         let mut loaded: Vec<(usize, Credential)> = Vec::with_capacity(waiting.len());
         for (index, (source, render)) in waiting {
             let twin = loaded.iter().find(|(_, other)| other.source == source);
@@ -207,6 +206,15 @@ impl Kept {
             Source::Exec(command) => command::read(command, hidden, deadline)?,
         };
         Ok(Kept::Fixed(render_key(raw.key()?, render)?))
+    }
+}
+
+/// The environment first, because a command inherits it: wiped by then.
+fn turn(source: &Source) -> u8 {
+    match source {
+        Source::Env(_) => 0,
+        Source::File(_) | Source::Fd(_) => 1,
+        Source::Exec(_) => 2,
     }
 }
 
