@@ -140,7 +140,8 @@ impl Memory {
     /// How often the key that `masked` stands for is in writable memory.
     fn copies(&self, masked: &[u8]) -> usize {
         const CHUNK: usize = 64 * 1024;
-        let mut maps = String::new();
+        // Room for all of it: growing would unmap what is listed.
+        let mut maps = String::with_capacity(256 * 1024);
         let mut reader = &self.maps;
         io::Seek::rewind(&mut reader).unwrap();
         reader.read_to_string(&mut maps).unwrap();
