@@ -72,7 +72,13 @@ impl Credential {
     /// Hardens the process, reads the source and renders the key.
     ///
     /// A descriptor is closed by this and a variable wiped. Meant for start-up, before there is a
-    /// second thread (the environment has no lock).
+    /// second thread (the environment has no lock), and before signals are blocked (a command of
+    /// `exec:` inherits the mask).
+    ///
+    /// # Errors
+    /// `Error::Protection` when the process can't be hardened, before anything is read;
+    /// `Error::Credential` when the key can't be had within 30 s, is empty, is larger than 64 KiB,
+    /// has a control character in it, or is refused by `render`.
     pub fn load(source: Source, render: Render) -> Result<Credential> {
         Credential::load_within(source, render, DEADLINE)
     }

@@ -26,6 +26,9 @@ pub enum Source {
 
 impl Source {
     /// Parses the value of `--key`.
+    ///
+    /// # Errors
+    /// `Error::Usage`, whose text has nothing of the value in it.
     pub fn parse(text: &OsStr) -> Result<Source> {
         let bytes = text.as_bytes();
         let after = |prefix: &str| bytes.strip_prefix(prefix.as_bytes()).map(OsStr::from_bytes);
