@@ -3,6 +3,7 @@
 //! Every block says why it is sound. Nothing here knows what the broker does.
 
 pub mod fd;
+pub mod inherited;
 pub mod memory;
 pub mod process;
 pub mod signal;
