@@ -18,11 +18,15 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::error::Result;
 use crate::sys::process::{self, Change};
 
+mod exit;
+mod family;
 mod place;
 pub mod relay;
 mod search;
 mod spawn;
+mod suspend;
 
+pub use exit::exit_like;
 pub(crate) use place::free_number;
 
 /// The command to run. Everything that is not set here is inherited.
@@ -186,6 +190,19 @@ impl Child {
             self.note(change);
         }
         Ok(self.exit)
+    }
+
+    /// What has happened to the command and was not reported yet, stops included. `None` also once
+    /// it has ended.
+    fn next_change(&mut self) -> io::Result<Option<Change>> {
+        if self.exit.is_some() {
+            return Ok(None);
+        }
+        let change = process::try_wait_any_change(self.id)?;
+        change.inspect(|&change| {
+            self.note(change);
+        });
+        Ok(change)
     }
 
     /// Keeps the end of the command, if this change is one.
