@@ -1,3 +1,1 @@
-//! How the command reaches us.
 
-pub mod control;
