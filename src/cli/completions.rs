@@ -43,22 +43,21 @@ fn bash() -> String {
     let valued: Vec<_> = with_value().flat_map(names).collect();
     let mut values = String::new();
     for flag in with_value() {
-        let offer = match flag.hint {
-            Hint::File => {
-                String::from("compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\"))")
+        let offer = match (flag.hint, words(flag)) {
+            (Hint::File, _) => String::from("compopt -o filenames; compgen=(-f)"),
+            (_, words) if words.is_empty() => continue,
+            (_, words) if words.iter().any(|word| word.ends_with(':')) => {
+                format!("compopt -o nospace; compgen=(-W '{}')", words.join(" "))
             }
-            _ => format!(
-                "COMPREPLY=($(compgen -W '{}' -- \"$cur\"))",
-                words(flag).join(" ")
-            ),
+            (_, words) => format!("compgen=(-W '{}')", words.join(" ")),
         };
-        values += &format!("        {}) {offer} ;;\n", names(flag).join("|"));
+        values += &format!("    {}) {offer} ;;\n", names(flag).join("|"));
     }
     // bash splits words at `:` and `=`, so a value may span several of them.
     format!(
         r#"# bash completion for broker-exec
 _broker_exec() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} option= i=1
+    local cur=${{COMP_WORDS[COMP_CWORD]}} option= i=1 compgen
     COMPREPLY=()
     while ((i < COMP_CWORD)); do
         case ${{COMP_WORDS[i]}} in
@@ -82,19 +81,22 @@ _broker_exec() {{
         esac
     done
     case $option in
-{values}        *)
-            if ((i == COMP_CWORD)) && [[ $cur == -* && ${{COMP_WORDS[i - 1]}} != -- ]]; then
-                COMPREPLY=($(compgen -W '{all}' -- "$cur"))
-            elif declare -F _command_offset >/dev/null; then
-                _command_offset "$i"
-            elif ((i == COMP_CWORD)); then
-                COMPREPLY=($(compgen -c -- "$cur"))
-            else
-                compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur"))
-            fi
-            ;;
+{values}    -*) return ;;
+    *)
+        if ((i == COMP_CWORD)) && [[ $cur == -* && ${{COMP_WORDS[i - 1]}} != -- ]]; then
+            compgen=(-W '{all}')
+        elif declare -F _command_offset >/dev/null; then
+            _command_offset "$i"
+            return
+        elif ((i == COMP_CWORD)); then
+            compgen=(-c)
+        else
+            compopt -o filenames
+            compgen=(-f)
+        fi
+        ;;
     esac
-    [[ ${{COMPREPLY[0]}} == *: ]] && compopt -o nospace
+    mapfile -t COMPREPLY < <(compgen "${{compgen[@]}}" -- "$cur")
 }}
 complete -F _broker_exec broker-exec
 "#,
@@ -112,6 +114,8 @@ fn zsh() -> String {
         let help = help.replace(':', "\\:").replace('\'', "'\\''");
         let action = match flag.hint {
             Hint::File => String::from("_files"),
+            // A lone blank: show what is expected, offer nothing.
+            _ if words(flag).is_empty() => String::from(" "),
             _ => format!("({})", words(flag).join(" ").replace(':', "\\:")),
         };
         let value = match flag.value {
@@ -156,6 +160,7 @@ fn fish() -> String {
         match (flag.value, flag.hint) {
             (None, _) => {}
             (Some(_), Hint::File) => text += " -r -F",
+            (Some(_), _) if words(flag).is_empty() => text += " -x",
             (Some(_), _) => text += &format!(" -x -a '{}'", words(flag).join(" ")),
         }
         text += &format!(" -d '{}'\n", flag.help.replace('\'', "\\'"));
