@@ -61,7 +61,7 @@ lint: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets --target $(TARGET) -- -D warnings
 	@echo mandoc -Tlint -Wall man/broker-exec.1
-	@out=$$(mandoc -Tlint -Wall man/broker-exec.1) && test -z "$$out" || { echo "$$out"; exit 1; }
+	@out=$$(mandoc -Tlint -Wall man/broker-exec.1 2>&1) && test -z "$$out" || { echo "$$out"; exit 1; }
 	@if command -v cargo-deny >/dev/null; then \
 		echo cargo deny check bans licenses sources; \
 		$(CARGO) deny --locked check bans licenses sources; \
