@@ -73,19 +73,15 @@ man:
 	@if command -v mandoc >/dev/null; then mandoc -a man/broker-exec.1; \
 	else man ./man/broker-exec.1; fi
 
-# Builds twice, at paths of different length, and compares the bytes.
-reproducible: tools
-	@rm -rf $(CARGO_TARGET_DIR)/twice
-	@set -e; for at in a some/other/place; do \
-		dir=$(CARGO_TARGET_DIR)/twice/$$at; \
-		mkdir -p $$dir; \
-		cp -R Cargo.toml Cargo.lock Makefile src $$dir; \
-		CARGO_TARGET_DIR=$$dir/target $(MAKE) -C $$dir --no-print-directory \
-			TARGET=$(TARGET) $$dir/target/$(TARGET)/release/broker-exec; \
-	done
-	cmp $(CARGO_TARGET_DIR)/twice/a/target/$(TARGET)/release/broker-exec \
-	    $(CARGO_TARGET_DIR)/twice/some/other/place/target/$(TARGET)/release/broker-exec
-	@rm -rf $(CARGO_TARGET_DIR)/twice
+# Builds once more at another path, of another length, and compares the bytes.
+ELSEWHERE := $(CARGO_TARGET_DIR)/some/other/place
+reproducible: $(BIN)
+	@rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE)
+	@cp -R Cargo.toml Cargo.lock Makefile src $(ELSEWHERE)
+	@CARGO_TARGET_DIR=$(ELSEWHERE)/target $(MAKE) -C $(ELSEWHERE) --no-print-directory \
+		TARGET=$(TARGET) $(ELSEWHERE)/target/$(TARGET)/release/broker-exec
+	cmp $(BIN) $(ELSEWHERE)/target/$(TARGET)/release/broker-exec
+	@rm -rf $(CARGO_TARGET_DIR)/some
 	@echo 'reproducible: both builds are the same bytes'
 
 install: all

@@ -52,7 +52,7 @@ pub(super) fn assignment(text: OsString) -> Result<(OsString, OsString), &'stati
     };
     let name = OsStr::from_bytes(&bytes[..at]);
     if name == "BROKER_EXEC_FD" || name == "BROKER_EXEC_FD_ID" {
-        return Err("BROKER_EXEC_FD and BROKER_EXEC_FD_ID always tell the truth");
+        return Err("this variable is set by broker-exec itself");
     }
     let value = OsString::from_vec(bytes[at + 1..].to_vec());
     Ok((name.to_owned(), value))
