@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 
 /// The result of everything that happens before the command runs.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -62,3 +62,8 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Says something on standard error, our name before it; that nobody listens is no reason to fail.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "broker-exec: {text}");
+}

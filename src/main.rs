@@ -5,15 +5,12 @@ mod unsupported;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    use broker_exec::cli::{self, Invocation};
-    match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Invocation::Print(text)) => {
-            print!("{text}");
-            std::process::ExitCode::SUCCESS
-        }
-        Ok(_) => std::process::ExitCode::from(125),
+    use broker_exec::{child, error, run};
+    match run::command_line(std::env::args_os().skip(1)) {
+        Ok(Some(exit)) => child::exit_like(exit),
+        Ok(None) => std::process::ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("broker-exec: {err}");
+            error::say(&err.to_string());
             std::process::ExitCode::from(err.exit_status())
         }
     }

@@ -32,7 +32,11 @@ pub struct Origin {
 impl Origin {
     /// Parses the value of `--upstream`.
     pub fn parse(url: &str) -> Result<Origin> {
-        let bad = |why: &str| Error::Usage(format!("--upstream: {why}; give it as https://HOST[:PORT][/PREFIX]"));
+        let bad = |why: &str| {
+            Error::Usage(format!(
+                "--upstream: {why}; give it as https://HOST[:PORT][/PREFIX]"
+            ))
+        };
         if url.contains('#') || url.contains('?') {
             return Err(bad("a query or fragment has no meaning there"));
         }
@@ -44,32 +48,53 @@ impl Origin {
         };
         let authority = uri.authority().ok_or_else(|| bad("the host is missing"))?;
         if authority.as_str().contains('@') {
-            return Err(bad("it holds a user name or password; credentials come by --key"));
+            return Err(bad(
+                "it holds a user name or password; credentials come by --key",
+            ));
         }
         let host = authority.host().to_ascii_lowercase();
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_string();
+        let bare = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_string();
         if bare.is_empty() {
             return Err(bad("the host is missing"));
         }
         let default = if tls { 443 } else { 80 };
-        let port = match authority.as_str().rsplit_once(':') {
-            Some((_, digits)) if !digits.contains(']') => {
-                authority.port_u16().filter(|&p| p > 0).ok_or_else(|| bad("the port is not a number from 1 to 65535"))?
-            }
-            _ => default,
+        let port =
+            match authority.as_str().rsplit_once(':') {
+                Some((_, digits)) if !digits.contains(']') => authority
+                    .port_u16()
+                    .filter(|&p| p > 0)
+                    .ok_or_else(|| bad("the port is not a number from 1 to 65535"))?,
+                _ => default,
+            };
+        let authority = if port == default {
+            host
+        } else {
+            format!("{host}:{port}")
         };
-        let authority = if port == default { host } else { format!("{host}:{port}") };
         let prefix = uri.path().trim_end_matches('/').to_string();
         if has_dot_segment(&prefix) {
             return Err(bad("the path holds a '.' or '..' segment"));
         }
-        Ok(Origin { tls, host: bare, port, authority, prefix })
+        Ok(Origin {
+            tls,
+            host: bare,
+            port,
+            authority,
+            prefix,
+        })
     }
 
     /// Whether the host is this machine itself, where a plain connection meets no eavesdropper.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback())
+        self.host == "localhost"
+            || self
+                .host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|a| a.is_loopback())
     }
 }
 
@@ -133,7 +158,9 @@ impl Place {
             ("basic", Some(user)) => {
                 // RFC 7617 section 2: the user-id holds no colon, neither holds a control character.
                 if user.is_empty() || user.contains(':') || user.chars().any(char::is_control) {
-                    return Err(bad("the user must be given, without a colon or control character"));
+                    return Err(bad(
+                        "the user must be given, without a colon or control character",
+                    ));
                 }
                 Ok(Place::Basic(Some(user.to_string())))
             }
@@ -143,14 +170,22 @@ impl Place {
                     return Err(bad("the header name is not a token"));
                 }
                 if Name::of(name) != Name::EndToEnd || name.eq_ignore_ascii_case("cookie") {
-                    return Err(bad("that field frames or routes the message (or has a place of its own)"));
+                    return Err(bad(
+                        "that field frames or routes the message (or has a place of its own)",
+                    ));
                 }
                 let template = template.trim_ascii();
-                let (before, after) = template.split_once("{}").ok_or_else(|| bad("the template lacks {}"))?;
+                let (before, after) = template
+                    .split_once("{}")
+                    .ok_or_else(|| bad("the template lacks {}"))?;
                 if after.contains("{}") || !template.bytes().all(|b| (0x20..0x7f).contains(&b)) {
                     return Err(bad("the template must be printable ASCII with {} once"));
                 }
-                Ok(Place::Header { name: name.to_string(), before: before.to_string(), after: after.to_string() })
+                Ok(Place::Header {
+                    name: name.to_string(),
+                    before: before.to_string(),
+                    after: after.to_string(),
+                })
             }
             ("query", Some(name)) if !name.is_empty() => Ok(Place::Query(name.to_string())),
             ("cookie", Some(name)) if is_token(name) => Ok(Place::Cookie(name.to_string())),
@@ -211,7 +246,10 @@ impl Place {
             Place::Query(_) => percent_encode(key, &mut out),
             Place::Cookie(_) => {
                 // RFC 6265 section 4.1.1, cookie-octet.
-                refuse(|b| b.is_ascii_graphic() && !b"\",;\\".contains(b), "a cookie value")?;
+                refuse(
+                    |b| b.is_ascii_graphic() && !b"\",;\\".contains(b),
+                    "a cookie value",
+                )?;
                 out.extend_from_slice(key);
             }
         }
@@ -251,7 +289,12 @@ impl Service {
         let source = Source::parse(key)?;
         let renderer = place.clone();
         let credential = Credential::load(source, Box::new(move |key| renderer.render(key)))?;
-        Ok(Service { name: name.to_string(), origin, place, credential })
+        Ok(Service {
+            name: name.to_string(),
+            origin,
+            place,
+            credential,
+        })
     }
 
     /// The credential as its source has it now; the text of the failure is fit for a response.
@@ -268,7 +311,10 @@ impl Service {
 
 /// RFC 9110 section 5.6.2.
 fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986 section 2.3.
@@ -290,7 +336,11 @@ fn base64(bytes: &[u8], out: &mut Vec<u8>) {
         let n = group.iter().fold(0u32, |n, &b| n << 8 | u32::from(b)) << (8 * (3 - group.len()));
         for i in 0..4 {
             let digit = (n >> (18 - 6 * i)) as usize & 63;
-            out.push(if i <= group.len() { ALPHABET[digit] } else { b'=' });
+            out.push(if i <= group.len() {
+                ALPHABET[digit]
+            } else {
+                b'='
+            });
         }
     }
 }
@@ -302,31 +352,67 @@ mod tests {
     #[test]
     fn upstream_urls_are_taken_apart() {
         let o = Origin::parse("https://API.example.com/v1/").unwrap();
-        assert_eq!((o.tls, o.host.as_str(), o.port), (true, "api.example.com", 443));
-        assert_eq!((o.authority.as_str(), o.prefix.as_str()), ("api.example.com", "/v1"));
+        assert_eq!(
+            (o.tls, o.host.as_str(), o.port),
+            (true, "api.example.com", 443)
+        );
+        assert_eq!(
+            (o.authority.as_str(), o.prefix.as_str()),
+            ("api.example.com", "/v1")
+        );
         let o = Origin::parse("http://[::1]:8080").unwrap();
-        assert_eq!((o.host.as_str(), o.port, o.authority.as_str()), ("::1", 8080, "[::1]:8080"));
+        assert_eq!(
+            (o.host.as_str(), o.port, o.authority.as_str()),
+            ("::1", 8080, "[::1]:8080")
+        );
         assert_eq!(Origin::parse("https://h:443").unwrap().authority, "h");
-        for bad in
-            ["", "h", "ftp://h", "https://", "https://u:p@h", "https://h:0", "https://h:99999", "https://h/?q", "https://h/#f", "https://h/a/../b", "https://h:x"]
-        {
+        for bad in [
+            "",
+            "h",
+            "ftp://h",
+            "https://",
+            "https://u:p@h",
+            "https://h:0",
+            "https://h:99999",
+            "https://h/?q",
+            "https://h/#f",
+            "https://h/a/../b",
+            "https://h:x",
+        ] {
             assert!(matches!(Origin::parse(bad), Err(Error::Usage(_))), "{bad}");
         }
         // What was given is not repeated: it may hold a password.
-        assert!(!Origin::parse("https://u:secret@h").unwrap_err().to_string().contains("secret"));
+        assert!(
+            !Origin::parse("https://u:secret@h")
+                .unwrap_err()
+                .to_string()
+                .contains("secret")
+        );
     }
 
     #[test]
     fn places_are_rendered() {
         let render = |place: &str, key: &str| {
-            Place::parse(place).unwrap().render(key.as_bytes()).map(|s| String::from_utf8(s.expose().to_vec()).unwrap())
+            Place::parse(place)
+                .unwrap()
+                .render(key.as_bytes())
+                .map(|s| String::from_utf8(s.expose().to_vec()).unwrap())
         };
         assert_eq!(render("bearer", "k+/="), Ok("Bearer k+/=".into()));
-        assert_eq!(render("basic:user", "pass"), Ok("Basic dXNlcjpwYXNz".into()));
-        assert_eq!(render("basic", "user:pass"), Ok("Basic dXNlcjpwYXNz".into()));
+        assert_eq!(
+            render("basic:user", "pass"),
+            Ok("Basic dXNlcjpwYXNz".into())
+        );
+        assert_eq!(
+            render("basic", "user:pass"),
+            Ok("Basic dXNlcjpwYXNz".into())
+        );
         assert_eq!(render("basic", "key"), Ok("Basic a2V5Og==".into()));
         assert_eq!(render("header:X-Api-Key", "k y"), Ok("k y".into()));
-        assert_eq!(render("header:Authorization:Token token={}", "k"), Ok("Token token=k".into()));
+        assert_eq!(
+            render("header:Authorization:Token token={}", "k"),
+            Ok("Token token=k".into())
+        );
         assert_eq!(render("query:q", "a b&c=%"), Ok("a%20b%26c%3D%25".into()));
         assert_eq!(render("cookie:sid", "abc"), Ok("abc".into()));
         assert!(render("bearer", "a b").is_err());
@@ -336,19 +422,51 @@ mod tests {
 
     #[test]
     fn places_that_make_no_sense_are_refused() {
-        for bad in
-            ["", "bearer:x", "basic:", "basic:a:b", "header", "header:", "header:a b", "header:Host", "header:content-length", "header:Cookie", "header:X:no", "header:X:{}{}", "query:", "cookie:", "cookie:a;b", "env:X"]
-        {
+        for bad in [
+            "",
+            "bearer:x",
+            "basic:",
+            "basic:a:b",
+            "header",
+            "header:",
+            "header:a b",
+            "header:Host",
+            "header:content-length",
+            "header:Cookie",
+            "header:X:no",
+            "header:X:{}{}",
+            "query:",
+            "cookie:",
+            "cookie:a;b",
+            "env:X",
+        ] {
             assert!(matches!(Place::parse(bad), Err(Error::Usage(_))), "{bad}");
         }
     }
 
     #[test]
     fn dot_segments_are_seen_through_encodings() {
-        for path in ["/..", "/a/../b", "/./", "/%2e%2E/x", "/.%2e", "/a%2f..%2fb", "/a\\..\\b", "/a%5c.."] {
+        for path in [
+            "/..",
+            "/a/../b",
+            "/./",
+            "/%2e%2E/x",
+            "/.%2e",
+            "/a%2f..%2fb",
+            "/a\\..\\b",
+            "/a%5c..",
+        ] {
             assert!(has_dot_segment(path), "{path}");
         }
-        for path in ["", "/", "/a.b", "/...", "/a..b", "/.well-known", "/%2e%2e%2e"] {
+        for path in [
+            "",
+            "/",
+            "/a.b",
+            "/...",
+            "/a..b",
+            "/.well-known",
+            "/%2e%2e%2e",
+        ] {
             assert!(!has_dot_segment(path), "{path}");
         }
     }

@@ -31,7 +31,7 @@ pub(super) fn spawn(
         Step::NoNewPrivs => Error::Protection(format!(
             "cannot set no_new_privs for the command (--allow-new-privs does without): {error}"
         )),
-        Step::Limit => Error::System("restore the command's core limit".to_owned(), error),
+        Step::Limit => Error::System("restore the command's resource limits".to_owned(), error),
         Step::Descriptor => Error::System(format!("place the control descriptor at {number}"), error),
         Step::Directory => Error::System(
             format!("change to the directory {}", directory.unwrap_or_default().display()),
@@ -123,7 +123,7 @@ fn plan(
         error_pipe,
         mask: relay::callers_mask(),
         ignored,
-        core_limit: process::callers_core_limit(),
+        limits: process::callers_limits(),
         no_new_privs: !allow_new_privs,
     })
 }

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-    SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
 use crate::forward::crew::{Crew, Reservation};
@@ -25,7 +25,12 @@ const REFUSED: u8 = 0xFF;
 
 /// Both ends of a channel: ours, and the command's.
 pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// Answers dials until the last holder of the other end has closed it, or ours is shut down.
@@ -41,7 +46,9 @@ pub fn serve(control: &OwnedFd, crew: &Crew) {
                 }
                 match sent {
                     // Too many descriptors in flight (unix(7), ETOOMANYREFS): a refusal still fits.
-                    Err(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => answer(control.as_fd(), REFUSED, None),
+                    Err(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
+                        answer(control.as_fd(), REFUSED, None)
+                    }
                     other => other,
                 }
             }
@@ -60,7 +67,12 @@ fn next(control: BorrowedFd<'_>) -> io::Result<Option<bool>> {
         // messages: the kernel drops descriptors that the peer attaches.
         let mut bytes = [0; 2];
         let mut none = RecvAncillaryBuffer::new(&mut []);
-        match recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut none, RecvFlags::empty()) {
+        match recvmsg(
+            control,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut none,
+            RecvFlags::empty(),
+        ) {
             Ok(received) if received.bytes == 0 && has_ended(control)? => return Ok(None),
             Ok(received) => return Ok(Some(received.bytes == 1 && bytes[0] == DIAL)),
             Err(Errno::INTR) => {}
@@ -72,7 +84,10 @@ fn next(control: BorrowedFd<'_>) -> io::Result<Option<bool>> {
 /// An empty datagram and the end of the channel both read as 0; only the end leaves a hang-up.
 fn has_ended(control: BorrowedFd<'_>) -> io::Result<bool> {
     let mut fds = [PollFd::from_borrowed_fd(control, PollFlags::RDHUP)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     loop {
         match poll(&mut fds, Some(&now)) {
             Ok(_) => {
@@ -88,7 +103,13 @@ fn has_ended(control: BorrowedFd<'_>) -> io::Result<bool> {
 /// A thread and both ends of a stream; all of it exists before the peer is told.
 fn prepare(crew: &Crew) -> Option<(Reservation, OwnedFd, OwnedFd)> {
     let reservation = crew.reserve()?;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).ok()?;
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .ok()?;
     Some((reservation, ours, theirs))
 }
 
@@ -101,7 +122,12 @@ fn answer(control: BorrowedFd<'_>, byte: u8, stream: Option<BorrowedFd<'_>>) -> 
         ancillary.push(SendAncillaryMessage::ScmRights(fds));
     }
     loop {
-        match sendmsg(control, &[IoSlice::new(&[byte])], &mut ancillary, SendFlags::NOSIGNAL) {
+        match sendmsg(
+            control,
+            &[IoSlice::new(&[byte])],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        ) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e),
@@ -137,7 +163,10 @@ mod tests {
         }
 
         fn say(&self, message: &[u8]) {
-            assert_eq!(send(&self.peer, message, SendFlags::NOSIGNAL), Ok(message.len()));
+            assert_eq!(
+                send(&self.peer, message, SendFlags::NOSIGNAL),
+                Ok(message.len())
+            );
         }
 
         /// One answer: its byte and its descriptors.
@@ -146,7 +175,13 @@ mod tests {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::CMSG_CLOEXEC;
-            let got = recvmsg(&self.peer, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags).unwrap();
+            let got = recvmsg(
+                &self.peer,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                flags,
+            )
+            .unwrap();
             assert_eq!(got.bytes, 1);
             let mut fds = Vec::new();
             for message in ancillary.drain() {
@@ -183,7 +218,16 @@ mod tests {
     #[test]
     fn anything_else_is_refused_and_the_channel_lives_on() {
         let channel = Channel::new(8);
-        for message in [&b""[..], b"\0", b"\xff", b"\x02", b"\x01\x01", b"\x01\0", &[1; 4096], b""] {
+        for message in [
+            &b""[..],
+            b"\0",
+            b"\xff",
+            b"\x02",
+            b"\x01\x01",
+            b"\x01\0",
+            &[1; 4096],
+            b"",
+        ] {
             channel.say(message);
             let (byte, fds) = channel.hear();
             assert_eq!((byte, fds.len()), (REFUSED, 0), "{message:?}");
@@ -199,7 +243,13 @@ mod tests {
         let fds = [given.as_fd()];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        sendmsg(&channel.peer, &[IoSlice::new(&[DIAL])], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+        sendmsg(
+            &channel.peer,
+            &[IoSlice::new(&[DIAL])],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+        .unwrap();
         assert_eq!(channel.hear().0, DIAL);
         drop(given);
         // End of file: nobody else holds the other end of the pipe.
@@ -213,7 +263,10 @@ mod tests {
         let two = channel.dial().unwrap();
         assert!(channel.dial().is_none());
         drop(one);
-        let third = std::iter::repeat_with(|| channel.dial()).take(100_000).find_map(|s| s).unwrap();
+        let third = std::iter::repeat_with(|| channel.dial())
+            .take(100_000)
+            .find_map(|s| s)
+            .unwrap();
         assert!(is_served(&two) && is_served(&third));
     }
 
@@ -225,14 +278,20 @@ mod tests {
             let answers: Vec<_> = (0..2000).map(|_| channel.hear().0).collect();
             assert!(answers.iter().all(|b| [DIAL, REFUSED].contains(b)) && answers.contains(&DIAL));
         });
-        assert!(std::iter::repeat_with(|| channel.dial()).take(100_000).any(|s| s.is_some()));
+        assert!(
+            std::iter::repeat_with(|| channel.dial())
+                .take(100_000)
+                .any(|s| s.is_some())
+        );
     }
 
     #[test]
     fn thousands_of_dials_leave_nothing_behind() {
         let channel = Channel::new(16);
         for _ in 0..5000 {
-            let stream = std::iter::repeat_with(|| channel.dial()).take(100_000).find_map(|s| s);
+            let stream = std::iter::repeat_with(|| channel.dial())
+                .take(100_000)
+                .find_map(|s| s);
             drop(stream.unwrap());
         }
         assert!(channel.crew.dismiss(std::time::Duration::from_secs(10)));

@@ -35,7 +35,11 @@ pub struct Shape {
 
 /// Appends the head of a final or interim response.
 pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) {
-    let version = if shape.version == Version::V10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    let version = if shape.version == Version::V10 {
+        "HTTP/1.0"
+    } else {
+        "HTTP/1.1"
+    };
     put(out, format_args!("{version} {} ", response.status));
     out.push(response.reason);
     out.push(b"\r\n");
@@ -111,39 +115,69 @@ impl Failure {
     /// Status, error type of RFC 9209 section 2.3, and a sentence that says what happened.
     pub fn describe(&self) -> (u16, &'static str, String) {
         match self {
-            Failure::Request(e) => (e.status(), "http_request_error", format!("request refused: {}", e.text())),
-            Failure::Body(e) => (400, "http_request_error", format!("request body refused: {}", e.text())),
-            Failure::RequestTimeout => {
-                (408, "http_request_error", "the request head did not arrive within 30 s of its first byte".into())
-            }
-            Failure::RequestIncomplete => (400, "http_request_error", "the request body ended early".into()),
+            Failure::Request(e) => (
+                e.status(),
+                "http_request_error",
+                format!("request refused: {}", e.text()),
+            ),
+            Failure::Body(e) => (
+                400,
+                "http_request_error",
+                format!("request body refused: {}", e.text()),
+            ),
+            Failure::RequestTimeout => (
+                408,
+                "http_request_error",
+                "the request head did not arrive within 30 s of its first byte".into(),
+            ),
+            Failure::RequestIncomplete => (
+                400,
+                "http_request_error",
+                "the request body ended early".into(),
+            ),
             Failure::DotSegment => {
                 let text = "the path holds a '.' or '..' segment, which could leave the upstream's path prefix";
                 (400, "http_request_error", text.into())
             }
-            Failure::Credential(text) => {
-                (503, "proxy_configuration_error", format!("no credential, so nothing was sent: {text}"))
-            }
+            Failure::Credential(text) => (
+                503,
+                "proxy_configuration_error",
+                format!("no credential, so nothing was sent: {text}"),
+            ),
             Failure::Connect(e) => describe_connect(e),
-            Failure::Terminated(text) => {
-                (502, "connection_terminated", format!("the upstream closed the connection before it answered{text}"))
-            }
+            Failure::Terminated(text) => (
+                502,
+                "connection_terminated",
+                format!("the upstream closed the connection before it answered{text}"),
+            ),
             Failure::Response(e) => {
                 let kind = match e {
-                    ResponseError::HeadTooLarge | ResponseError::TooManyFields => "http_response_header_section_size",
+                    ResponseError::HeadTooLarge | ResponseError::TooManyFields => {
+                        "http_response_header_section_size"
+                    }
                     ResponseError::Upgrade => "http_upgrade_failed",
                     _ => "http_protocol_error",
                 };
-                (502, kind, format!("the upstream's response was refused: {}", e.text()))
+                (
+                    502,
+                    kind,
+                    format!("the upstream's response was refused: {}", e.text()),
+                )
             }
             Failure::ResponseTimeout => {
                 let text = "the upstream did not answer within --response-header-timeout";
                 (504, "http_response_timeout", text.into())
             }
-            Failure::Idle => (504, "connection_timeout", "nothing moved within --idle-timeout".into()),
-            Failure::TooManyInterim => {
-                (502, "http_protocol_error", "the upstream sent more than 64 interim responses".into())
-            }
+            Failure::Idle => (
+                504,
+                "connection_timeout",
+                "nothing moved within --idle-timeout".into(),
+            ),
+            Failure::TooManyInterim => (
+                502,
+                "http_protocol_error",
+                "the upstream sent more than 64 interim responses".into(),
+            ),
         }
     }
 
@@ -155,13 +189,21 @@ impl Failure {
             "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":{}}}\n",
             json_string(&detail)
         );
-        let version = if version == Version::V10 { "1.0" } else { "1.1" };
+        let version = if version == Version::V10 {
+            "1.0"
+        } else {
+            "1.1"
+        };
         let head = format!(
             "HTTP/{version} {status} {title}\r\nContent-Type: application/problem+json\r\n\
              Proxy-Status: broker-exec; error={kind}\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n",
             body.len(),
             // RFC 9110 section 15.5.6 wants the methods that would do.
-            if status == 405 { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" },
+            if status == 405 {
+                "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+            } else {
+                ""
+            },
         );
         out.push(head.as_bytes());
         if !head_only {
@@ -172,9 +214,11 @@ impl Failure {
 
 fn describe_connect(error: &ConnectError) -> (u16, &'static str, String) {
     match error {
-        ConnectError::Dial(DialError::Name(text)) => {
-            (502, "dns_error", format!("the upstream's name cannot be resolved (by libc's own resolver): {text}"))
-        }
+        ConnectError::Dial(DialError::Name(text)) => (
+            502,
+            "dns_error",
+            format!("the upstream's name cannot be resolved (by libc's own resolver): {text}"),
+        ),
         ConnectError::Dial(DialError::Connect(e)) => {
             let kind = match e.kind() {
                 std::io::ErrorKind::ConnectionRefused => "connection_refused",
@@ -182,21 +226,29 @@ fn describe_connect(error: &ConnectError) -> (u16, &'static str, String) {
             };
             (502, kind, format!("cannot connect to the upstream: {e}"))
         }
-        ConnectError::Dial(DialError::Late) | ConnectError::Tls(TlsError::Late) => {
-            (502, "connection_timeout", "no connection to the upstream within --connect-timeout".into())
-        }
-        ConnectError::Dial(DialError::Proxy(text)) => {
-            (502, "destination_unavailable", format!("the proxy on the way out opened no tunnel: {text}"))
-        }
+        ConnectError::Dial(DialError::Late) | ConnectError::Tls(TlsError::Late) => (
+            502,
+            "connection_timeout",
+            "no connection to the upstream within --connect-timeout".into(),
+        ),
+        ConnectError::Dial(DialError::Proxy(text)) => (
+            502,
+            "destination_unavailable",
+            format!("the proxy on the way out opened no tunnel: {text}"),
+        ),
         ConnectError::Tls(TlsError::Certificate(text)) => (
             502,
             "tls_certificate_error",
             format!("the upstream's certificate is not acceptable: {text} (--cacert adds roots)"),
         ),
-        ConnectError::Tls(TlsError::Protocol(text)) => (502, "tls_protocol_error", format!("TLS failed: {text}")),
-        ConnectError::Tls(TlsError::Transport(e)) => {
-            (502, "tls_protocol_error", format!("the connection broke during the TLS handshake: {e}"))
+        ConnectError::Tls(TlsError::Protocol(text)) => {
+            (502, "tls_protocol_error", format!("TLS failed: {text}"))
         }
+        ConnectError::Tls(TlsError::Transport(e)) => (
+            502,
+            "tls_protocol_error",
+            format!("the connection broke during the TLS handshake: {e}"),
+        ),
         ConnectError::Dial(DialError::Gone) | ConnectError::Tls(TlsError::Gone) => {
             (502, "connection_terminated", "the client has gone".into())
         }

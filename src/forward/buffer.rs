@@ -68,7 +68,10 @@ impl Buffer {
     /// The room that the next read should get: doubled up to `LARGE` when the last took it all.
     pub fn next_read(&self) -> usize {
         if self.end == self.data.len() && self.data.len() >= SMALL {
-            (2 * self.data.len()).min(LARGE).saturating_sub(self.len()).max(SMALL)
+            (2 * self.data.len())
+                .min(LARGE)
+                .saturating_sub(self.len())
+                .max(SMALL)
         } else {
             1
         }
@@ -110,7 +113,11 @@ mod tests {
             buffer.push(&bytes);
             expected.extend(bytes);
             let take = ((seed >> 8) as usize % 350).min(buffer.len());
-            assert!(buffer.filled()[..take].iter().eq(expected.iter().take(take)));
+            assert!(
+                buffer.filled()[..take]
+                    .iter()
+                    .eq(expected.iter().take(take))
+            );
             buffer.consume(take);
             expected.drain(..take);
         }

@@ -65,8 +65,15 @@ impl std::fmt::Debug for Crew {
 
 impl Crew {
     pub fn new(limit: usize, serve: impl Fn(&OwnedFd) + Send + Sync + 'static) -> Crew {
-        let shared = Shared { serve: Box::new(serve), limit, state: Mutex::default(), empty: Condvar::new() };
-        Crew { shared: Arc::new(shared) }
+        let shared = Shared {
+            serve: Box::new(serve),
+            limit,
+            state: Mutex::default(),
+            empty: Condvar::new(),
+        };
+        Crew {
+            shared: Arc::new(shared),
+        }
     }
 
     /// A thread that is ready for a stream; `None` when the limit is reached or none can be started.
@@ -77,20 +84,28 @@ impl Crew {
         }
         state.live += 1;
         if let Some(post) = state.idle.pop() {
-            return Some(Reservation { shared: self.shared.clone(), post: Some(post) });
+            return Some(Reservation {
+                shared: self.shared.clone(),
+                post: Some(post),
+            });
         }
         let post = Arc::new(Post::default());
         state.posts.push(post.clone());
         drop(state);
         let (shared, own) = (self.shared.clone(), post.clone());
-        let builder = std::thread::Builder::new().name("stream".into()).stack_size(STACK);
+        let builder = std::thread::Builder::new()
+            .name("stream".into())
+            .stack_size(STACK);
         if builder.spawn(move || shared.work(&own)).is_err() {
             let mut state = self.shared.state();
             state.live -= 1;
             state.forget(&post);
             return None;
         }
-        Some(Reservation { shared: self.shared.clone(), post: Some(post) })
+        Some(Reservation {
+            shared: self.shared.clone(),
+            post: Some(post),
+        })
     }
 
     /// Cuts every stream and waits for the threads, at most this long; true when all have gone.
@@ -113,7 +128,12 @@ impl Crew {
             if left.is_zero() {
                 return false;
             }
-            state = self.shared.empty.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .shared
+                .empty
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         true
     }
@@ -182,8 +202,10 @@ impl Shared {
             if order.dismissed {
                 return None;
             }
-            let (next, waited) =
-                post.called.wait_timeout(order, LINGER).unwrap_or_else(PoisonError::into_inner);
+            let (next, waited) = post
+                .called
+                .wait_timeout(order, LINGER)
+                .unwrap_or_else(PoisonError::into_inner);
             order = next;
             if waited.timed_out() && order.stream.is_none() && !order.dismissed {
                 drop(order);

@@ -19,7 +19,8 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, time,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, LazyBuffers, NextTimeout,
+    Transport, time,
 };
 
 use super::wait::{self, Received, Woken, wait};
@@ -73,7 +74,13 @@ impl Dialer {
     /// A dialer for this host; `proxy` is the one from the environment that applies to it.
     pub fn new(uri: Uri, host: &str, port: u16, proxy: Option<Proxy>) -> Dialer {
         let config = proxy.map(|proxy| Config::builder().proxy(Some(proxy)).user_agent("").build());
-        Dialer { uri, host: host.to_string(), port, config, cache: Mutex::new(None) }
+        Dialer {
+            uri,
+            host: host.to_string(),
+            port,
+            config,
+            cache: Mutex::new(None),
+        }
     }
 
     /// Connects, through the proxy if there is one.
@@ -98,7 +105,8 @@ impl Dialer {
             }
         }
         let addresses = resolve(&self.host, self.port, patience)?;
-        *self.cache.lock().unwrap_or_else(|e| e.into_inner()) = Some((Instant::now(), addresses.clone()));
+        *self.cache.lock().unwrap_or_else(|e| e.into_inner()) =
+            Some((Instant::now(), addresses.clone()));
         Ok(addresses)
     }
 
@@ -110,7 +118,10 @@ impl Dialer {
     /// Runs ureq's CONNECT handshake over a socket of ours and takes the socket back.
     fn tunnel(&self, config: &Config, patience: Patience<'_>) -> Result<OwnedFd, DialError> {
         // ureq's transports are 'static and cannot borrow: the client's descriptor is duplicated.
-        let client = patience.client.try_clone_to_owned().map_err(DialError::Connect)?;
+        let client = patience
+            .client
+            .try_clone_to_owned()
+            .map_err(DialError::Connect)?;
         let shared = Arc::new(Shared {
             client,
             deadline: patience.deadline,
@@ -132,19 +143,31 @@ impl Dialer {
             register_shutdown: Arc::new(|_| Ok(())),
         };
         let tunnel = Connector::<()>::connect(&ConnectProxyConnector::default(), &details, None);
-        let own = shared.failure.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let own = shared
+            .failure
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .take();
         match (tunnel, own) {
             (_, Some(failure)) => Err(failure),
             (Ok(Some(mut transport)), None) => {
                 if transport.buffers().can_use_input() || !transport.buffers().input().is_empty() {
-                    return Err(DialError::Proxy("the proxy sent data before the upstream could".into()));
+                    return Err(DialError::Proxy(
+                        "the proxy sent data before the upstream could".into(),
+                    ));
                 }
                 drop(transport);
-                let socket = shared.socket.lock().unwrap_or_else(|e| e.into_inner()).take();
+                let socket = shared
+                    .socket
+                    .lock()
+                    .unwrap_or_else(|e| e.into_inner())
+                    .take();
                 let socket = socket.and_then(Arc::into_inner);
                 socket.ok_or_else(|| DialError::Proxy("the proxy's connection was lost".into()))
             }
-            (Ok(None), None) => Err(DialError::Proxy("the proxy is of a kind that is not supported".into())),
+            (Ok(None), None) => Err(DialError::Proxy(
+                "the proxy is of a kind that is not supported".into(),
+            )),
             // The text is a status or a protocol error, never a credential.
             (Err(e), None) => Err(DialError::Proxy(e.to_string())),
         }
@@ -158,11 +181,16 @@ fn resolve(host: &str, port: u16, patience: Patience<'_>) -> Result<Vec<SocketAd
         .map_err(|e| DialError::Connect(e.into()))?;
     let answer = Arc::new(Mutex::new(None));
     let slot = answer.clone();
-    let started = std::thread::Builder::new().name("resolver".into()).stack_size(256 * 1024).spawn(move || {
-        let found = (name.as_str(), port).to_socket_addrs().map(|a| a.take(ADDRESSES).collect::<Vec<_>>());
-        *slot.lock().unwrap_or_else(|e| e.into_inner()) = Some(found);
-        drop(signal);
-    });
+    let started = std::thread::Builder::new()
+        .name("resolver".into())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            let found = (name.as_str(), port)
+                .to_socket_addrs()
+                .map(|a| a.take(ADDRESSES).collect::<Vec<_>>());
+            *slot.lock().unwrap_or_else(|e| e.into_inner()) = Some(found);
+            drop(signal);
+        });
     started.map_err(DialError::Connect)?;
     let woken = wait(
         patience.client,
@@ -188,8 +216,18 @@ fn connect_any(addresses: &[SocketAddr], patience: Patience<'_>) -> Result<Owned
     let mut last = DialError::Late;
     for (i, address) in addresses.iter().enumerate() {
         let left = patience.deadline.saturating_duration_since(Instant::now());
-        let share = if i + 1 == addresses.len() { left } else { left / 2 };
-        match connect(address, Patience { deadline: Instant::now() + share, ..patience }) {
+        let share = if i + 1 == addresses.len() {
+            left
+        } else {
+            left / 2
+        };
+        match connect(
+            address,
+            Patience {
+                deadline: Instant::now() + share,
+                ..patience
+            },
+        ) {
             Err(DialError::Gone) => return Err(DialError::Gone),
             Err(e) => last = e,
             done => return done,
@@ -199,22 +237,34 @@ fn connect_any(addresses: &[SocketAddr], patience: Patience<'_>) -> Result<Owned
 }
 
 fn connect(address: &SocketAddr, patience: Patience<'_>) -> Result<OwnedFd, DialError> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     let failed = |e: Errno| DialError::Connect(e.into());
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(failed)?;
+    let socket =
+        rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(failed)?;
     sockopt::set_tcp_nodelay(&socket, true).map_err(failed)?;
     match rustix::net::connect(&socket, address) {
         Ok(()) => {}
         Err(Errno::INPROGRESS | Errno::INTR) => {
             let upstream = Some((socket.as_fd(), PollFlags::OUT));
-            match wait(patience.client, PollFlags::empty(), upstream, Some(patience.deadline)) {
+            match wait(
+                patience.client,
+                PollFlags::empty(),
+                upstream,
+                Some(patience.deadline),
+            ) {
                 Ok(Woken::Ready) => {}
                 Ok(Woken::Late) => return Err(DialError::Late),
                 Ok(Woken::Gone) => return Err(DialError::Gone),
                 Err(e) => return Err(DialError::Connect(e)),
             }
-            sockopt::socket_error(&socket).map_err(failed)?.map_err(failed)?;
+            sockopt::socket_error(&socket)
+                .map_err(failed)?
+                .map_err(failed)?;
         }
         Err(e) => return Err(failed(e)),
     }
@@ -235,7 +285,10 @@ struct Shared {
 
 impl Shared {
     fn patience(&self) -> Patience<'_> {
-        Patience { client: self.client.as_fd(), deadline: self.deadline }
+        Patience {
+            client: self.client.as_fd(),
+            deadline: self.deadline,
+        }
     }
 
     fn fail(&self, failure: DialError) -> ureq::Error {
@@ -243,13 +296,20 @@ impl Shared {
         ureq::Error::ConnectionFailed
     }
 
-    fn connect(self: &Arc<Self>, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, ureq::Error> {
+    fn connect(
+        self: &Arc<Self>,
+        details: &ConnectionDetails<'_>,
+    ) -> Result<Box<dyn Transport>, ureq::Error> {
         let addresses: Vec<SocketAddr> = details.addrs.iter().copied().collect();
         let socket = connect_any(&addresses, self.patience()).map_err(|e| self.fail(e))?;
         let socket = Arc::new(socket);
         *self.socket.lock().unwrap_or_else(|e| e.into_inner()) = Some(socket.clone());
         let buffers = LazyBuffers::new(4096, 4096);
-        Ok(Box::new(Pipe { socket, buffers, shared: self.clone() }))
+        Ok(Box::new(Pipe {
+            socket,
+            buffers,
+            shared: self.clone(),
+        }))
     }
 }
 
@@ -263,15 +323,27 @@ impl fmt::Debug for NamesOf {
 }
 
 impl Resolver for NamesOf {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri
+            .host()
+            .unwrap_or_default()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(80);
         let found = match host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, port)],
             Err(_) => resolve(host, port, self.0.patience()).map_err(|e| self.0.fail(e))?,
         };
         let mut addresses = self.empty();
-        found.into_iter().take(ADDRESSES).for_each(|a| addresses.push(a));
+        found
+            .into_iter()
+            .take(ADDRESSES)
+            .for_each(|a| addresses.push(a));
         Ok(addresses)
     }
 }
@@ -293,7 +365,12 @@ impl Pipe {
     fn ready(&self, flags: PollFlags) -> Result<(), ureq::Error> {
         let patience = self.shared.patience();
         let upstream = Some((self.socket.as_fd(), flags));
-        match wait(patience.client, PollFlags::empty(), upstream, Some(patience.deadline)) {
+        match wait(
+            patience.client,
+            PollFlags::empty(),
+            upstream,
+            Some(patience.deadline),
+        ) {
             Ok(Woken::Ready) => Ok(()),
             Ok(Woken::Late) => Err(self.shared.fail(DialError::Late)),
             Ok(Woken::Gone) => Err(self.shared.fail(DialError::Gone)),
@@ -325,7 +402,9 @@ impl Transport for Pipe {
             // One byte at a time: what follows the proxy's answer belongs to the upstream, and the
             // socket goes on without this buffer.
             let Some(room) = self.buffers.input_append_buf().get_mut(..1) else {
-                return Err(self.shared.fail(DialError::Proxy("the proxy's answer is too long".into())));
+                return Err(self
+                    .shared
+                    .fail(DialError::Proxy("the proxy's answer is too long".into())));
             };
             match wait::receive(self.socket.as_fd(), room, false) {
                 Ok(Received::Data(n)) => {

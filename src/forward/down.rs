@@ -55,7 +55,9 @@ impl Exchange<'_> {
     pub(super) fn take_answer(&mut self) -> Result<(), Stop> {
         while self.answer == Answer::Head {
             let found = response::find_end(&mut self.scanner, self.buffers.from_upstream.filled());
-            let Some(end) = found.map_err(|e| Stop::Answer(Failure::Response(e)))? else { return Ok(()) };
+            let Some(end) = found.map_err(|e| Stop::Answer(Failure::Response(e)))? else {
+                return Ok(());
+            };
             self.take_head(end)?;
         }
         self.take_response_body()
@@ -73,7 +75,9 @@ impl Exchange<'_> {
                 return Err(Stop::Answer(Failure::TooManyInterim));
             }
             // HTTP/1.0 has no interim responses, and a 100 is for who asked for it.
-            if self.terms.version == Version::V11 && (response.status != 100 || self.terms.expect_continue) {
+            if self.terms.version == Version::V11
+                && (response.status != 100 || self.terms.expect_continue)
+            {
                 let shape = Shape {
                     version: Version::V11,
                     delivery: Delivery::Framed(Framing::None),
@@ -94,8 +98,13 @@ impl Exchange<'_> {
         }
         self.status = response.status;
         // A 205 that does not say that it is empty may be followed by anything.
-        self.reusable = response.keep_alive && !(response.status == 205 && response.framing != Framing::None);
-        let shape = Shape { version: self.terms.version, delivery, keep_alive: self.keep_alive };
+        self.reusable =
+            response.keep_alive && !(response.status == 205 && response.framing != Framing::None);
+        let shape = Shape {
+            version: self.terms.version,
+            delivery,
+            keep_alive: self.keep_alive,
+        };
         write_head(&mut self.buffers.to_client, &response, shape);
         self.buffers.from_upstream.consume(end);
         self.answer = body.map_or(Answer::Done, Answer::Body);
@@ -106,7 +115,9 @@ impl Exchange<'_> {
     }
 
     fn take_response_body(&mut self) -> Result<(), Stop> {
-        let Answer::Body(body) = &mut self.answer else { return Ok(()) };
+        let Answer::Body(body) = &mut self.answer else {
+            return Ok(());
+        };
         let (from, to) = (&mut self.buffers.from_upstream, &mut self.buffers.to_client);
         match &mut body.rest {
             Rest::Length(left) => {
@@ -165,7 +176,10 @@ impl Exchange<'_> {
 
     /// The body ended with the connection, properly.
     pub(super) fn finish_answer(&mut self) {
-        if let Answer::Body(ResponseBody { in_chunks: true, .. }) = self.answer {
+        if let Answer::Body(ResponseBody {
+            in_chunks: true, ..
+        }) = self.answer
+        {
             self.buffers.to_client.push(b"0\r\n\r\n");
         }
         self.answer = Answer::Done;
@@ -179,9 +193,14 @@ impl Exchange<'_> {
     /// Body bytes that lie in the upstream's buffer as the client is to get them.
     fn direct(&self) -> usize {
         match &self.answer {
-            Answer::Body(ResponseBody { rest: Rest::Length(left), .. }) => {
-                self.buffers.from_upstream.len().min(usize::try_from(*left).unwrap_or(usize::MAX))
-            }
+            Answer::Body(ResponseBody {
+                rest: Rest::Length(left),
+                ..
+            }) => self
+                .buffers
+                .from_upstream
+                .len()
+                .min(usize::try_from(*left).unwrap_or(usize::MAX)),
             _ => 0,
         }
     }
@@ -200,7 +219,11 @@ impl Exchange<'_> {
                 Ok(0) => break,
                 Ok(n) if self.buffers.to_client.is_empty() => {
                     self.buffers.from_upstream.consume(n);
-                    if let Answer::Body(ResponseBody { rest: Rest::Length(left), .. }) = &mut self.answer {
+                    if let Answer::Body(ResponseBody {
+                        rest: Rest::Length(left),
+                        ..
+                    }) = &mut self.answer
+                    {
                         *left -= n as u64;
                         if *left == 0 {
                             self.answer = Answer::Done;
@@ -218,7 +241,11 @@ impl Exchange<'_> {
 }
 
 /// How a final response's body goes to the command, and what is to be taken from the upstream.
-fn deliver(response: &Response<'_, '_>, head: bool, version: Version) -> (Delivery, Option<ResponseBody>) {
+fn deliver(
+    response: &Response<'_, '_>,
+    head: bool,
+    version: Version,
+) -> (Delivery, Option<ResponseBody>) {
     if response.status == 101 {
         return (Delivery::Framed(Framing::None), None);
     }
@@ -236,6 +263,16 @@ fn deliver(response: &Response<'_, '_>, head: bool, version: Version) -> (Delive
         Framing::Close => (chunked, Rest::Close),
     };
     // HTTP/1.0 knows no chunks (RFC 9112 section 7.1).
-    let framing = if framing == chunked && version == Version::V10 { Framing::Close } else { framing };
-    (Delivery::Framed(framing), Some(ResponseBody { rest, in_chunks: framing == chunked }))
+    let framing = if framing == chunked && version == Version::V10 {
+        Framing::Close
+    } else {
+        framing
+    };
+    (
+        Delivery::Framed(framing),
+        Some(ResponseBody {
+            rest,
+            in_chunks: framing == chunked,
+        }),
+    )
 }

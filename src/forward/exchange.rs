@@ -154,7 +154,10 @@ impl<'c> Exchange<'c> {
 
     /// Whether more of the request body must come from the client before anything can go up.
     fn wants_client(&self) -> bool {
-        !self.body.is_done() && self.deaf.is_none() && !self.has_unsent() && !self.body.can_go_on(&self.buffers.from_client)
+        !self.body.is_done()
+            && self.deaf.is_none()
+            && !self.has_unsent()
+            && !self.body.can_go_on(&self.buffers.from_client)
     }
 
     /// Whether there is room for more of the response.
@@ -168,7 +171,8 @@ impl<'c> Exchange<'c> {
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        self.deaf.is_none() && (self.sent < self.buffers.to_upstream.len() || !self.upstream.is_flushed())
+        self.deaf.is_none()
+            && (self.sent < self.buffers.to_upstream.len() || !self.upstream.is_flushed())
     }
 
     fn read_client(&mut self) -> Result<bool, Stop> {
@@ -207,7 +211,9 @@ impl<'c> Exchange<'c> {
     /// The upstream sends no more; with an error, not even a proper end.
     fn upstream_ended(&mut self, error: Option<io::Error>) -> Result<bool, Stop> {
         match &mut self.answer {
-            Answer::Head if self.interim == 0 && self.buffers.from_upstream.is_empty() => self.send_again(error),
+            Answer::Head if self.interim == 0 && self.buffers.from_upstream.is_empty() => {
+                self.send_again(error)
+            }
             Answer::Head => Err(Stop::Answer(Failure::Terminated(" in full".into()))),
             Answer::Body(body) => {
                 if error.is_some() || !body.ends_with_connection() {
@@ -227,7 +233,10 @@ impl<'c> Exchange<'c> {
     fn send_again(&mut self, error: Option<io::Error>) -> Result<bool, Stop> {
         let never_left = self.deaf.is_some() && self.sent == 0;
         if self.retried || !self.upstream.reused || !(self.terms.replayable || never_left) {
-            let why = error.or(self.deaf.take()).map(|e| format!(": {e}")).unwrap_or_default();
+            let why = error
+                .or(self.deaf.take())
+                .map(|e| format!(": {e}"))
+                .unwrap_or_default();
             return Err(Stop::Answer(Failure::Terminated(why)));
         }
         self.retried = true;
@@ -249,7 +258,8 @@ impl<'c> Exchange<'c> {
         // A peer that nothing is asked of is left out: its hang-up would wake us without end.
         let other = (!upstream.is_empty()).then(|| (self.upstream.as_fd(), upstream));
         let limits = &self.forwarder.limits;
-        let head = (self.answer == Answer::Head && !self.wants_client()).then(|| self.last_sent + limits.response_header);
+        let head = (self.answer == Answer::Head && !self.wants_client())
+            .then(|| self.last_sent + limits.response_header);
         let idle = limits.idle.map(|idle| self.last_progress + idle);
         let deadline = match (head, idle) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -264,7 +274,11 @@ impl<'c> Exchange<'c> {
             Ok(Woken::Late) if head.is_some_and(|head| head <= Instant::now()) => {
                 Err(Stop::Answer(Failure::ResponseTimeout))
             }
-            Ok(Woken::Late) => Err(if self.status == 0 { Stop::Answer(Failure::Idle) } else { Stop::Abort }),
+            Ok(Woken::Late) => Err(if self.status == 0 {
+                Stop::Answer(Failure::Idle)
+            } else {
+                Stop::Abort
+            }),
             Err(_) => Err(Stop::Abort),
         }
     }

@@ -52,14 +52,22 @@ fn passes(field: &Field<'_>, request: &Request<'_, '_>, place: &Place) -> bool {
         Name::Trailer if request.framing == Framing::Chunked => {}
         _ => return false,
     }
-    !place.field_name().is_some_and(|name| same_field(name, field.name))
+    !place
+        .field_name()
+        .is_some_and(|name| same_field(name, field.name))
         && !(request.nominates && nominated(request.fields, field.name))
 }
 
 /// Whether an upstream could take one name for the other: case does not count, and servers that hand
 /// fields on as variables (CGI, WSGI) tell `_` from `-` no longer.
 fn same_field(a: &str, b: &str) -> bool {
-    let fold = |b: u8| if b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+    let fold = |b: u8| {
+        if b == b'_' {
+            b'-'
+        } else {
+            b.to_ascii_lowercase()
+        }
+    };
     a.len() == b.len() && a.bytes().map(fold).eq(b.bytes().map(fold))
 }
 
@@ -138,7 +146,12 @@ fn write_cookies(head: &mut Head<'_>, fields: &[Field<'_>], name: &str, rendered
     head.put(b"Cookie: ");
     for field in fields.iter().filter(|f| same_field("Cookie", f.name)) {
         for pair in field.value.split(|&b| b == b';').map(<[u8]>::trim_ascii) {
-            let own = pair.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii() == name.as_bytes();
+            let own = pair
+                .split(|&b| b == b'=')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii()
+                == name.as_bytes();
             if !own && !pair.is_empty() {
                 head.put(pair);
                 head.put(b"; ");
@@ -181,7 +194,9 @@ mod tests {
         let source = format!("file:{}", path.display());
         let service = Service::load("test", upstream, source.as_ref(), place).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let end = request::find_end(&mut HeadScanner::default(), input.as_bytes()).unwrap().unwrap();
+        let end = request::find_end(&mut HeadScanner::default(), input.as_bytes())
+            .unwrap()
+            .unwrap();
         let mut slots = request::slots();
         let request = request::parse(&input.as_bytes()[..end], &mut slots).unwrap();
         let mut out = Buffer::default();
@@ -190,7 +205,11 @@ mod tests {
     }
 
     fn target(place: &str, target: &str) -> String {
-        let head = head(place, "https://h", &format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let head = head(
+            place,
+            "https://h",
+            &format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        );
         head.split(' ').nth(1).unwrap().to_string()
     }
 
@@ -202,10 +221,19 @@ mod tests {
         assert_eq!(t("/a?x=1"), "/a?x=1&app_key=KEY");
         assert_eq!(t("/a?x=1&"), "/a?x=1&app_key=KEY");
         assert_eq!(t("/a?app_key=old&x=%20+&&y"), "/a?app_key=KEY&x=%20+&&y");
-        assert_eq!(t("/a?x&app_key=1&app%5Fkey=2&%61pp_key&app_key==3"), "/a?x&app_key=KEY&app%5Fkey=KEY&%61pp_key=KEY&app_key=KEY");
-        assert_eq!(t("/a?xapp_key=1&app_keyx=2&APP_KEY=3"), "/a?xapp_key=1&app_keyx=2&APP_KEY=3&app_key=KEY");
+        assert_eq!(
+            t("/a?x&app_key=1&app%5Fkey=2&%61pp_key&app_key==3"),
+            "/a?x&app_key=KEY&app%5Fkey=KEY&%61pp_key=KEY&app_key=KEY"
+        );
+        assert_eq!(
+            t("/a?xapp_key=1&app_keyx=2&APP_KEY=3"),
+            "/a?xapp_key=1&app_keyx=2&APP_KEY=3&app_key=KEY"
+        );
         assert_eq!(t("/a?b?c=d&%zz=%"), "/a?b?c=d&%zz=%&app_key=KEY");
-        assert_eq!(target("query:a b", "/?a+b=1&a%20b=2"), "/?a+b=KEY&a%20b=KEY");
+        assert_eq!(
+            target("query:a b", "/?a+b=1&a%20b=2"),
+            "/?a+b=KEY&a%20b=KEY"
+        );
         assert_eq!(target("bearer", "//x//y/?q=%2F|\"\\"), "//x//y/?q=%2F|\"\\");
     }
 
@@ -221,7 +249,8 @@ mod tests {
             head("header:X-API-Key", "https://h", request),
             "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: kept\r\nX-API-Key: KEY\r\n\r\n"
         );
-        let request = "GET / HTTP/1.1\r\nHost: e\r\nCookie: a=1; sid=x;b=2\r\ncookie: sid=y; c\r\n\r\n";
+        let request =
+            "GET / HTTP/1.1\r\nHost: e\r\nCookie: a=1; sid=x;b=2\r\ncookie: sid=y; c\r\n\r\n";
         assert_eq!(
             head("cookie:sid", "https://h", request),
             "GET / HTTP/1.1\r\nHost: h\r\nCookie: a=1; b=2; c; sid=KEY\r\n\r\n"

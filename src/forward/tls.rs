@@ -24,7 +24,9 @@ const OUTGOING: usize = 64 * 1024;
 
 /// The client's side of the protocol: the built-in roots plus those of these PEM files.
 pub fn config(extra: &[PathBuf]) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     for path in extra {
         add_roots(path, &mut roots)?;
     }
@@ -47,7 +49,11 @@ fn add_roots(path: &Path, roots: &mut RootCertStore) -> Result<()> {
         // A bundle may hold a certificate that webpki cannot use; the others still count.
         let _ = roots.add(certificate);
     }
-    if roots.len() == before { Err(bad("no usable certificate in it".into())) } else { Ok(()) }
+    if roots.len() == before {
+        Err(bad("no usable certificate in it".into()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Why there is no TLS connection.
@@ -91,23 +97,36 @@ impl Tls {
         let mut session =
             ClientConnection::new(config, name).map_err(|e| TlsError::Protocol(e.to_string()))?;
         session.set_buffer_limit(Some(OUTGOING));
-        let mut tls = Tls { session, input: Vec::new(), start: 0, end: 0 };
+        let mut tls = Tls {
+            session,
+            input: Vec::new(),
+            start: 0,
+            end: 0,
+        };
         while tls.session.is_handshaking() {
             let sent = tls.flush(socket).map_err(TlsError::Transport)?;
             let received = if tls.session.wants_read() {
-                tls.receive(socket, false, SMALL_CIPHERTEXT).map_err(TlsError::from)?
+                tls.receive(socket, false, SMALL_CIPHERTEXT)
+                    .map_err(TlsError::from)?
             } else {
                 Received::Nothing
             };
             match received {
                 Received::Data(_) => continue,
-                Received::End => return Err(TlsError::Transport(io::ErrorKind::UnexpectedEof.into())),
+                Received::End => {
+                    return Err(TlsError::Transport(io::ErrorKind::UnexpectedEof.into()));
+                }
                 Received::Nothing if !tls.session.is_handshaking() => break,
                 Received::Nothing => {}
             }
             let mut flags = PollFlags::IN;
             flags.set(PollFlags::OUT, !sent);
-            match wait(patience.client, PollFlags::empty(), Some((socket, flags)), Some(patience.deadline)) {
+            match wait(
+                patience.client,
+                PollFlags::empty(),
+                Some((socket, flags)),
+                Some(patience.deadline),
+            ) {
                 Ok(Woken::Ready) => {}
                 Ok(Woken::Late) => return Err(TlsError::Late),
                 Ok(Woken::Gone) => return Err(TlsError::Gone),
@@ -146,7 +165,12 @@ impl Tls {
     }
 
     /// Reads plaintext. An end without close_notify is an error: somebody cut the connection.
-    pub fn read(&mut self, socket: BorrowedFd<'_>, buf: &mut [u8], block: bool) -> io::Result<Received> {
+    pub fn read(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buf: &mut [u8],
+        block: bool,
+    ) -> io::Result<Received> {
         loop {
             match self.session.reader().read(buf) {
                 Ok(0) => return Ok(Received::End),
@@ -154,7 +178,11 @@ impl Tls {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }
-            let want = if buf.len() > SMALL_CIPHERTEXT * 2 { CIPHERTEXT } else { SMALL_CIPHERTEXT };
+            let want = if buf.len() > SMALL_CIPHERTEXT * 2 {
+                CIPHERTEXT
+            } else {
+                SMALL_CIPHERTEXT
+            };
             match self.receive(socket, block, want)? {
                 Received::Data(_) => {}
                 Received::Nothing => return Ok(Received::Nothing),
@@ -165,7 +193,12 @@ impl Tls {
     }
 
     /// Gives rustls more ciphertext, from the socket when none is left over.
-    fn receive(&mut self, socket: BorrowedFd<'_>, block: bool, want: usize) -> io::Result<Received> {
+    fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        block: bool,
+        want: usize,
+    ) -> io::Result<Received> {
         if self.start == self.end {
             if self.input.len() < want {
                 self.input = vec![0; want];
@@ -214,7 +247,10 @@ impl Tls {
 
 impl From<io::Error> for TlsError {
     fn from(e: io::Error) -> TlsError {
-        match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        match e
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
             Some(rustls::Error::InvalidCertificate(why)) => TlsError::Certificate(format!("{why}")),
             Some(other) => TlsError::Protocol(other.to_string()),
             None => TlsError::Transport(e),

@@ -46,7 +46,10 @@ impl Exchange<'_> {
             RequestBody::Done => {}
             RequestBody::Length(left) => {
                 let from = &mut self.buffers.from_client;
-                let n = from.len().min(usize::try_from(*left).unwrap_or(usize::MAX)).min(SMALL);
+                let n = from
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX))
+                    .min(SMALL);
                 self.buffers.to_upstream.push(&from.filled()[..n]);
                 from.consume(n);
                 *left -= n as u64;
@@ -61,7 +64,9 @@ impl Exchange<'_> {
 
     /// Moves chunks from the client's buffer to the upstream's, with framing of our own.
     fn take_chunks(&mut self) -> Result<(), Stop> {
-        let RequestBody::Chunked(chunked) = &mut self.body else { return Ok(()) };
+        let RequestBody::Chunked(chunked) = &mut self.body else {
+            return Ok(());
+        };
         let (from, to) = (&mut self.buffers.from_client, &mut self.buffers.to_upstream);
         loop {
             let step = chunked.step(from.filled());
@@ -80,7 +85,8 @@ impl Exchange<'_> {
                     let place = &self.forwarder.service.place;
                     let section = &from.filled()[consumed - n..consumed];
                     let not_the_place = |field: &Field<'_>| trailer_passes(field.name, place);
-                    push_last_chunk(to, section, not_the_place).map_err(|e| Stop::Answer(Failure::Body(e)))?;
+                    push_last_chunk(to, section, not_the_place)
+                        .map_err(|e| Stop::Answer(Failure::Body(e)))?;
                     from.consume(consumed);
                     self.body = RequestBody::Done;
                     return Ok(());

@@ -14,7 +14,12 @@ use super::upstream::Upstream;
 use super::wait::{self, Received, Woken, wait};
 
 /// Relays until both directions have ended, one of the peers breaks, or nothing moves for too long.
-pub fn relay(forwarder: &Forwarder, client: BorrowedFd<'_>, upstream: &mut Upstream, buffers: &mut Buffers) -> io::Result<()> {
+pub fn relay(
+    forwarder: &Forwarder,
+    client: BorrowedFd<'_>,
+    upstream: &mut Upstream,
+    buffers: &mut Buffers,
+) -> io::Result<()> {
     // What came behind the heads is the first of the new protocol.
     let mut up = Direction::from(std::mem::take(&mut buffers.from_client));
     let mut down = Direction::from(std::mem::take(&mut buffers.to_client));
@@ -62,7 +67,10 @@ pub fn relay(forwarder: &Forwarder, client: BorrowedFd<'_>, upstream: &mut Upstr
         from_client.set(PollFlags::OUT, !down.buffer.is_empty());
         let mut from_upstream = PollFlags::empty();
         from_upstream.set(PollFlags::IN, down.wants_more());
-        from_upstream.set(PollFlags::OUT, !up.buffer.is_empty() || !upstream.is_flushed());
+        from_upstream.set(
+            PollFlags::OUT,
+            !up.buffer.is_empty() || !upstream.is_flushed(),
+        );
         let other = (!from_upstream.is_empty()).then(|| (upstream.as_fd(), from_upstream));
         let deadline = forwarder.limits.idle.map(|idle| Instant::now() + idle);
         match wait(client, from_client, other, deadline)? {
@@ -85,7 +93,11 @@ struct Direction {
 
 impl Direction {
     fn from(buffer: Buffer) -> Direction {
-        Direction { buffer, ended: false, closed: false }
+        Direction {
+            buffer,
+            ended: false,
+            closed: false,
+        }
     }
 
     fn wants_more(&self) -> bool {

@@ -51,7 +51,9 @@ impl Upstream {
 
     /// Sends what was taken before.
     pub fn flush(&mut self) -> io::Result<bool> {
-        self.tls.as_mut().map_or(Ok(true), |tls| tls.flush(self.socket.as_fd()))
+        self.tls
+            .as_mut()
+            .map_or(Ok(true), |tls| tls.flush(self.socket.as_fd()))
     }
 
     /// Reads what is there; with `block`, waits a moment for it.
@@ -65,7 +67,10 @@ impl Upstream {
     /// Whether nothing has arrived since the last response.
     pub fn is_quiet(&mut self) -> bool {
         match &mut self.tls {
-            None => matches!(wait::receive(self.socket.as_fd(), &mut [0; 1], false), Ok(Received::Nothing)),
+            None => matches!(
+                wait::receive(self.socket.as_fd(), &mut [0; 1], false),
+                Ok(Received::Nothing)
+            ),
             Some(tls) => tls.is_flushed() && tls.is_drained(self.socket.as_fd()),
         }
     }
@@ -122,14 +127,20 @@ impl Pool {
             .map_err(|e| Error::Usage(format!("--upstream: {e}")))?;
         let proxy = proxy::from_env(&uri, origin.tls)?;
         let tls = if origin.tls {
-            let name = ServerName::try_from(origin.host.clone())
-                .map_err(|_| Error::Usage("--upstream: the host is not a valid TLS server name".into()))?;
+            let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
+                Error::Usage("--upstream: the host is not a valid TLS server name".into())
+            })?;
             Some((tls::config(roots)?, name))
         } else {
             None
         };
         let dialer = Dialer::new(uri, &origin.host, origin.port, proxy);
-        Ok(Pool { dialer, tls, connect_timeout, idle: Mutex::default() })
+        Ok(Pool {
+            dialer,
+            tls,
+            connect_timeout,
+            idle: Mutex::default(),
+        })
     }
 
     /// An idle connection on which nothing has happened, the youngest first.
@@ -149,7 +160,11 @@ impl Pool {
         }
         let mut expired = Vec::new();
         let mut idle = self.idle();
-        while idle.len() >= IDLE || idle.front().is_some_and(|(since, _)| since.elapsed() >= IDLE_AGE) {
+        while idle.len() >= IDLE
+            || idle
+                .front()
+                .is_some_and(|(since, _)| since.elapsed() >= IDLE_AGE)
+        {
             expired.extend(idle.pop_front());
         }
         idle.push_back((Instant::now(), upstream));
@@ -160,7 +175,10 @@ impl Pool {
 
     /// A new connection, TLS included, within the connect timeout.
     pub fn connect(&self, client: BorrowedFd<'_>) -> std::result::Result<Upstream, ConnectError> {
-        let patience = Patience { client, deadline: Instant::now() + self.connect_timeout };
+        let patience = Patience {
+            client,
+            deadline: Instant::now() + self.connect_timeout,
+        };
         let socket = self.dialer.dial(patience).map_err(|e| {
             self.dialer.forget();
             ConnectError::Dial(e)
@@ -172,7 +190,11 @@ impl Pool {
                 Some(Box::new(tls.map_err(ConnectError::Tls)?))
             }
         };
-        Ok(Upstream { socket, tls, reused: false })
+        Ok(Upstream {
+            socket,
+            tls,
+            reused: false,
+        })
     }
 
     /// Closes every idle connection.

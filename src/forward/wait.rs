@@ -37,7 +37,11 @@ pub fn wait(
     let client_fd = PollFd::from_borrowed_fd(client, client_flags);
     let (other, flags) = upstream.unwrap_or((client, PollFlags::empty()));
     let mut fds = [client_fd, PollFd::from_borrowed_fd(other, flags)];
-    let fds = if upstream.is_some() { &mut fds[..] } else { &mut fds[..1] };
+    let fds = if upstream.is_some() {
+        &mut fds[..]
+    } else {
+        &mut fds[..1]
+    };
     loop {
         let timeout = match deadline {
             None => None,
@@ -46,7 +50,10 @@ pub fn wait(
                 if left.is_zero() {
                     return Ok(Woken::Late);
                 }
-                Some(Timespec { tv_sec: left.as_secs().min(1 << 30) as i64, tv_nsec: left.subsec_nanos().into() })
+                Some(Timespec {
+                    tv_sec: left.as_secs().min(1 << 30) as i64,
+                    tv_nsec: left.subsec_nanos().into(),
+                })
             }
         };
         match poll(fds, timeout.as_ref()) {
@@ -73,7 +80,11 @@ pub enum Received {
 
 /// Reads what is there; with `block`, waits for it for at most `TICK`.
 pub fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], block: bool) -> io::Result<Received> {
-    let flags = if block { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    let flags = if block {
+        RecvFlags::empty()
+    } else {
+        RecvFlags::DONTWAIT
+    };
     loop {
         match rustix::net::recv(fd, &mut *buf, flags) {
             Ok((0, _)) => return Ok(Received::End),

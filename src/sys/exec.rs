@@ -40,8 +40,8 @@ pub struct Plan {
     pub mask: signal::Set,
     /// Signals to ignore (true) or to give their default action.
     pub ignored: Vec<(libc::c_int, bool)>,
-    /// The core limit.
-    pub core_limit: Option<Rlimit>,
+    /// Limits that are not as our caller had them.
+    pub limits: Vec<(Resource, Rlimit)>,
     /// Whether set-user-ID programs and the like gain nothing (PR_SET_NO_NEW_PRIVS).
     pub no_new_privs: bool,
 }
@@ -55,7 +55,7 @@ pub enum Step {
     Capability,
     /// Setting PR_SET_NO_NEW_PRIVS.
     NoNewPrivs,
-    /// Restoring the core limit.
+    /// Restoring a limit.
     Limit,
     /// Placing a descriptor.
     Descriptor,
@@ -216,8 +216,8 @@ fn prepare(plan: &Plan, vectors: &mut Vectors) -> Result<(), Failed> {
         rustix::thread::set_no_new_privs(true).map_err(failed(Step::NoNewPrivs))?;
     }
     drop_ptrace(plan.no_new_privs).map_err(failed(Step::Capability))?;
-    if let Some(limit) = &plan.core_limit {
-        rustix::process::setrlimit(Resource::Core, limit.clone()).map_err(failed(Step::Limit))?;
+    for (resource, limit) in &plan.limits {
+        rustix::process::setrlimit(*resource, *limit).map_err(failed(Step::Limit))?;
     }
     for (fd, number) in &plan.descriptors {
         // SAFETY: no pointers. What stood at `number` in this process is nobody's any more: the

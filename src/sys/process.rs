@@ -47,9 +47,33 @@ fn refuse_set_id() -> io::Result<()> {
     Ok(())
 }
 
-/// The core limit that the command should have, if `harden` has lowered ours.
-pub fn callers_core_limit() -> Option<Rlimit> {
-    CALLERS_CORE_LIMIT.get().cloned()
+/// The limit on descriptors that our caller gave us, kept by `raise_nofile` for the command.
+static CALLERS_NOFILE_LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// Raises our soft limit on open descriptors to `wanted`, or as far as the hard limit allows. What
+/// does not fit then is refused when it is needed.
+pub fn raise_nofile(wanted: u64) {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = now.maximum.map_or(wanted, |hard| wanted.min(hard));
+    if now.current.is_some_and(|soft| soft < wanted) {
+        CALLERS_NOFILE_LIMIT.get_or_init(|| now.clone());
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: now.maximum,
+        };
+        let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    }
+}
+
+/// The limits that the command should have back, because we have changed our own.
+pub fn callers_limits() -> Vec<(Resource, Rlimit)> {
+    let kept = [
+        (Resource::Core, &CALLERS_CORE_LIMIT),
+        (Resource::Nofile, &CALLERS_NOFILE_LIMIT),
+    ];
+    kept.into_iter()
+        .filter_map(|(resource, limit)| Some((resource, limit.get()?.clone())))
+        .collect()
 }
 
 /// What happened to a child.
