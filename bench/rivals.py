@@ -175,7 +175,7 @@ class Direct(Rival):
 
 
 class Relay(Rival):
-    name, injects, version = "relay", False, "bytes only, two threads per stream"
+    name, injects, version = "relay", False, "bytes only, one thread per stream"
 
     def wrap(self, upstream, load, connections):
         return [BIN / "relay", upstream.address, *load]
