@@ -17,7 +17,7 @@ TARGETS = [
 ]
 STARTS = ("start", "start-tls")
 START_BUDGET_MS = 1.0
-ORDER = ["env", "direct", "relay", "haproxy", "nginx", "go", "broker"]
+ORDER = ["env", "direct", "relay", "haproxy", "haproxy-1", "nginx", "go", "broker"]
 
 
 def number(value):
