@@ -78,7 +78,12 @@ pub struct Child {
 
 impl Child {
     /// Starts the command with `control` at descriptor `number`.
-    pub(crate) fn spawn(command: Command, control: BorrowedFd<'_>, number: RawFd, allow_new_privs: bool) -> Result<Child> {
+    pub(crate) fn spawn(
+        command: Command,
+        control: BorrowedFd<'_>,
+        number: RawFd,
+        allow_new_privs: bool,
+    ) -> Result<Child> {
         let _ = (command, control, number, allow_new_privs);
         todo!()
     }
