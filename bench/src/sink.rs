@@ -17,8 +17,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 type Failure = Box<dyn std::error::Error>;
 
-const USAGE: &str =
-    "usage: sink certs DIR | sink fill FILE BYTES | sink serve CERTS-DIR PLAIN-PORT TLS-PORT";
+const USAGE: &str = "usage: sink certs DIR | sink fill FILE BYTES | sink serve CERTS-DIR PLAIN-PORT TLS-PORT";
 const BUFFER: usize = 256 * 1024;
 
 fn main() -> ExitCode {
@@ -37,9 +36,7 @@ fn run() -> Result<(), Failure> {
     match *arguments {
         ["certs", directory] => certificates(Path::new(directory)),
         ["fill", file, bytes] => Ok(Pattern::new().fill(Path::new(file), bytes.parse()?)?),
-        ["serve", directory, plain, tls] => {
-            serve(Path::new(directory), plain.parse()?, tls.parse()?)
-        }
+        ["serve", directory, plain, tls] => serve(Path::new(directory), plain.parse()?, tls.parse()?),
         _ => Err(USAGE.into()),
     }
 }
@@ -70,15 +67,11 @@ fn serve(directory: &Path, plain: u16, tls: u16) -> Result<(), Failure> {
     // One suite for all, the same as nginx is told: else each rival's taste would be measured, not its work.
     let mut provider = ring::default_provider();
     provider.cipher_suites = vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256];
-    let chain =
-        CertificateDer::pem_file_iter(directory.join("cert.pem"))?.collect::<Result<_, _>>()?;
+    let chain = CertificateDer::pem_file_iter(directory.join("cert.pem"))?.collect::<Result<_, _>>()?;
     let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(
-            chain,
-            PrivateKeyDer::from_pem_file(directory.join("key.pem"))?,
-        )?;
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(directory.join("key.pem"))?)?;
     let config = Arc::new(config);
     let pattern = Arc::new(Pattern::new());
 
@@ -86,9 +79,7 @@ fn serve(directory: &Path, plain: u16, tls: u16) -> Result<(), Failure> {
     let tls_listener = TcpListener::bind(("127.0.0.1", tls))?;
     let plain_pattern = Arc::clone(&pattern);
     thread::spawn(move || {
-        listen(&plain_listener, move |stream| {
-            absorb(stream, &plain_pattern)
-        });
+        listen(&plain_listener, move |stream| absorb(stream, &plain_pattern));
     });
     listen(&tls_listener, move |stream| {
         let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
@@ -147,8 +138,7 @@ fn absorb(mut stream: impl Read + Write, pattern: &Pattern) -> io::Result<()> {
 
 fn answer(stream: &mut impl Write, status: &str, body: &str) -> io::Result<()> {
     let length = body.len();
-    let head =
-        format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n");
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n");
     stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
     stream.flush()
 }

@@ -101,7 +101,8 @@ impl Plan {
     /// The small request, ready to be sent as it is.
     fn get(&self) -> Vec<u8> {
         let Self { path, header, .. } = self;
-        format!("GET {path} HTTP/1.1\r\nHost: placeholder\r\nUser-Agent: load\r\nAccept: */*\r\n{header}\r\n").into()
+        format!("GET {path} HTTP/1.1\r\nHost: placeholder\r\nUser-Agent: load\r\nAccept: */*\r\n{header}\r\n")
+            .into()
     }
 
     /// Whether `answer` is complete and right; an answer that is wrong or too long is an error.
