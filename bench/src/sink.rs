@@ -17,8 +17,15 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 type Failure = Box<dyn std::error::Error>;
 
-const USAGE: &str = "usage: sink certs DIR | sink fill FILE BYTES | sink serve CERTS-DIR PLAIN-PORT TLS-PORT";
+const USAGE: &str =
+    "usage: sink certs DIR | sink fill FILE BYTES | sink serve CERTS-DIR CREDENTIAL PLAIN-PORT TLS-PORT";
 const BUFFER: usize = 256 * 1024;
+
+/// What makes an upload right.
+struct Expected {
+    credential: String,
+    pattern: Pattern,
+}
 
 fn main() -> ExitCode {
     match run() {
@@ -36,7 +43,13 @@ fn run() -> Result<(), Failure> {
     match *arguments {
         ["certs", directory] => certificates(Path::new(directory)),
         ["fill", file, bytes] => Ok(Pattern::new().fill(Path::new(file), bytes.parse()?)?),
-        ["serve", directory, plain, tls] => serve(Path::new(directory), plain.parse()?, tls.parse()?),
+        ["serve", directory, credential, plain, tls] => {
+            let expected = Expected {
+                credential: credential.to_owned(),
+                pattern: Pattern::new(),
+            };
+            serve(Path::new(directory), expected, plain.parse()?, tls.parse()?)
+        }
         _ => Err(USAGE.into()),
     }
 }
@@ -63,7 +76,7 @@ fn certificates(directory: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn serve(directory: &Path, plain: u16, tls: u16) -> Result<(), Failure> {
+fn serve(directory: &Path, expected: Expected, plain: u16, tls: u16) -> Result<(), Failure> {
     // One suite for all, the same as nginx is told: else each rival's taste would be measured, not its work.
     let mut provider = ring::default_provider();
     provider.cipher_suites = vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256];
@@ -73,17 +86,17 @@ fn serve(directory: &Path, plain: u16, tls: u16) -> Result<(), Failure> {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::from_pem_file(directory.join("key.pem"))?)?;
     let config = Arc::new(config);
-    let pattern = Arc::new(Pattern::new());
+    let expected = Arc::new(expected);
 
     let plain_listener = TcpListener::bind(("127.0.0.1", plain))?;
     let tls_listener = TcpListener::bind(("127.0.0.1", tls))?;
-    let plain_pattern = Arc::clone(&pattern);
+    let plain_expected = Arc::clone(&expected);
     thread::spawn(move || {
-        listen(&plain_listener, move |stream| absorb(stream, &plain_pattern));
+        listen(&plain_listener, move |stream| absorb(stream, &plain_expected));
     });
     listen(&tls_listener, move |stream| {
         let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-        absorb(StreamOwned::new(session, stream), &pattern)
+        absorb(StreamOwned::new(session, stream), &expected)
     });
     Ok(())
 }
@@ -100,8 +113,9 @@ fn listen(
     }
 }
 
-/// Takes request after request: 200 and `ok` for a body of the pattern, 400 for anything else.
-fn absorb(mut stream: impl Read + Write, pattern: &Pattern) -> io::Result<()> {
+/// Takes request after request: 200 and `ok` for a body of the pattern, 401 without the credential, else 400.
+fn absorb(mut stream: impl Read + Write, expected: &Expected) -> io::Result<()> {
+    let (credential, pattern) = (expected.credential.as_bytes(), &expected.pattern);
     let mut buffer = vec![0; BUFFER];
     loop {
         let mut filled = 0;
@@ -118,6 +132,12 @@ fn absorb(mut stream: impl Read + Write, pattern: &Pattern) -> io::Result<()> {
                 }
             }
         };
+        if !buffer[..start]
+            .windows(credential.len())
+            .any(|piece| piece == credential)
+        {
+            return answer(&mut stream, "401 Unauthorized", "no credential");
+        }
         let mut got = (filled - start) as u64;
         let mut right = pattern.holds(0, &buffer[start..filled]);
         while got < length {
