@@ -206,7 +206,10 @@ fn extensions_are_valid(mut ext: &[u8]) -> bool {
 /// The length of the token (RFC 9110 section 5.6.2) that the bytes start with.
 pub(super) fn token_length(bytes: &[u8]) -> usize {
     let is_tchar = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    bytes.iter().position(|b| !is_tchar(b)).unwrap_or(bytes.len())
+    bytes
+        .iter()
+        .position(|b| !is_tchar(b))
+        .unwrap_or(bytes.len())
 }
 
 /// The length of the quoted-string that the bytes start with; 0 when it has no end.
@@ -302,8 +305,14 @@ mod tests {
             both("A\r\n0123456789\r\n1\r\nx\r\n000\r\n\r\n"),
             ok("0123456789x", "\r\n")
         );
-        assert_eq!(both("0\r\nA: b\r\nC: d\r\n\r\n"), ok("", "A: b\r\nC: d\r\n\r\n"));
-        assert_eq!(both("1;a=b;c;d=\"e;\\\"\"\r\nx\r\n0;z\r\n\r\n"), ok("x", "\r\n"));
+        assert_eq!(
+            both("0\r\nA: b\r\nC: d\r\n\r\n"),
+            ok("", "A: b\r\nC: d\r\n\r\n")
+        );
+        assert_eq!(
+            both("1;a=b;c;d=\"e;\\\"\"\r\nx\r\n0;z\r\n\r\n"),
+            ok("x", "\r\n")
+        );
         assert_eq!(both("5\r\nhel"), Ok(None));
         assert_eq!(both("5\r\nhello\r\n0\r\n"), Ok(None));
     }

@@ -182,7 +182,10 @@ impl<'b> Summary<'b> {
                 }
                 Name::Upgrade => s.upgrade = Some(field.value),
                 Name::Expect => s.expect = Some(field.value),
-                Name::Te => s.te_trailers |= tokens(field.value).any(|t| t.eq_ignore_ascii_case(b"trailers")),
+                Name::Te => {
+                    s.te_trailers |=
+                        tokens(field.value).any(|t| t.eq_ignore_ascii_case(b"trailers"))
+                }
                 Name::Trailer | Name::HopByHop | Name::EndToEnd => {}
             }
         }
@@ -205,7 +208,8 @@ impl<'b> Summary<'b> {
             }
             // The message could not be delimited at all: RFC 9112 section 6.3 item 4.
             let last = tokens(self.coding).last().unwrap_or_default();
-            let known_end = last.eq_ignore_ascii_case(b"chunked") && tokens(self.coding).count() > 1;
+            let known_end =
+                last.eq_ignore_ascii_case(b"chunked") && tokens(self.coding).count() > 1;
             let unknown = !last.is_empty() && !last.eq_ignore_ascii_case(b"chunked");
             return Err(if known_end || unknown {
                 FramingError::Coding
@@ -256,9 +260,9 @@ fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let n = value
-        .iter()
-        .try_fold(0u64, |n, d| n.checked_mul(10)?.checked_add(u64::from(d - b'0')))?;
+    let n = value.iter().try_fold(0u64, |n, d| {
+        n.checked_mul(10)?.checked_add(u64::from(d - b'0'))
+    })?;
     (n <= i64::MAX as u64).then_some(n)
 }
 
@@ -335,9 +339,18 @@ mod tests {
 
     #[test]
     fn lines_that_parsers_read_differently_are_refused() {
-        assert_eq!(scan(b"GET / HTTP/1.1\nA: b\r\n\r\n"), Err(LineError::BareLineEnd));
-        assert_eq!(scan(b"GET / HTTP/1.1\r\nA: b\n\r\n"), Err(LineError::BareLineEnd));
-        assert_eq!(scan(b"GET / HTTP/1.1\r\nA: b\r\n\n"), Err(LineError::BareLineEnd));
+        assert_eq!(
+            scan(b"GET / HTTP/1.1\nA: b\r\n\r\n"),
+            Err(LineError::BareLineEnd)
+        );
+        assert_eq!(
+            scan(b"GET / HTTP/1.1\r\nA: b\n\r\n"),
+            Err(LineError::BareLineEnd)
+        );
+        assert_eq!(
+            scan(b"GET / HTTP/1.1\r\nA: b\r\n\n"),
+            Err(LineError::BareLineEnd)
+        );
         assert_eq!(
             scan(b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n"),
             Err(LineError::BareLineEnd)
@@ -346,21 +359,33 @@ mod tests {
             scan(b"GET / HTTP/1.1\r\nA: b\r\r\n\r\n"),
             Err(LineError::BareLineEnd)
         );
-        assert_eq!(scan(b"\r\nGET / HTTP/1.1\r\n\r\n"), Err(LineError::LeadingSpace));
-        assert_eq!(scan(b" GET / HTTP/1.1\r\n\r\n"), Err(LineError::LeadingSpace));
+        assert_eq!(
+            scan(b"\r\nGET / HTTP/1.1\r\n\r\n"),
+            Err(LineError::LeadingSpace)
+        );
+        assert_eq!(
+            scan(b" GET / HTTP/1.1\r\n\r\n"),
+            Err(LineError::LeadingSpace)
+        );
         assert_eq!(scan(b"\nGET"), Err(LineError::BareLineEnd));
         assert_eq!(
             scan(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n"),
             Err(LineError::Folded)
         );
-        assert_eq!(scan(b"GET / HTTP/1.1\r\nA: \0\r\n\r\n"), Err(LineError::Nul));
+        assert_eq!(
+            scan(b"GET / HTTP/1.1\r\nA: \0\r\n\r\n"),
+            Err(LineError::Nul)
+        );
     }
 
     #[test]
     fn content_length_is_one_plain_number() {
         assert_eq!(content_length(b"0"), Some(0));
         assert_eq!(content_length(b"0010"), Some(10));
-        assert_eq!(content_length(b"9223372036854775807"), Some(i64::MAX as u64));
+        assert_eq!(
+            content_length(b"9223372036854775807"),
+            Some(i64::MAX as u64)
+        );
         for bad in [
             "",
             "+5",

@@ -80,12 +80,16 @@ impl RequestError {
             RequestError::HeadTooLarge => "the request head is larger than 64 KiB",
             RequestError::TooManyFields => "the request has more than 128 fields",
             RequestError::TargetTooLong => "the request target is longer than 32 KiB",
-            RequestError::RequestLine => "the request line is malformed or not HTTP/1.0 or HTTP/1.1",
+            RequestError::RequestLine => {
+                "the request line is malformed or not HTTP/1.0 or HTTP/1.1"
+            }
             RequestError::Target => {
                 "the request target is malformed or in a form that the method does not allow"
             }
             RequestError::Field => "a field line is malformed",
-            RequestError::Host => "Host must be given exactly once and be a host with an optional port",
+            RequestError::Host => {
+                "Host must be given exactly once and be a host with an optional port"
+            }
             RequestError::Framing(e) => e.text(),
             RequestError::Expectation => "the only expectation that can be met is 100-continue",
             RequestError::Method => "CONNECT and TRACE are not forwarded",
@@ -119,20 +123,30 @@ pub fn find_end(scanner: &mut HeadScanner, buf: &[u8]) -> Result<Option<usize>, 
 }
 
 /// Parses a head that `find_end` has delimited.
-pub fn parse<'h, 'b>(head: &'b [u8], fields: &'h mut Slots<'b>) -> Result<Request<'h, 'b>, RequestError> {
+pub fn parse<'h, 'b>(
+    head: &'b [u8],
+    fields: &'h mut Slots<'b>,
+) -> Result<Request<'h, 'b>, RequestError> {
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(head, fields) {
         Ok(httparse::Status::Complete(n)) if n == head.len() => {}
         Ok(_) => return Err(RequestError::RequestLine),
         Err(httparse::Error::TooManyHeaders) => return Err(RequestError::TooManyFields),
-        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => return Err(RequestError::Field),
+        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+            return Err(RequestError::Field);
+        }
         Err(_) => return Err(RequestError::RequestLine),
     }
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
+    else {
         return Err(RequestError::RequestLine);
     };
     let fields: &'h [Field<'b>] = parsed.headers;
-    let version = if version == 0 { Version::V10 } else { Version::V11 };
+    let version = if version == 0 {
+        Version::V10
+    } else {
+        Version::V11
+    };
     if target.len() > limits::TARGET {
         return Err(RequestError::TargetTooLong);
     }
@@ -188,7 +202,10 @@ pub fn parse<'h, 'b>(head: &'b [u8], fields: &'h mut Slots<'b>) -> Result<Reques
 /// Path and query of a target (RFC 9112 section 3.2). Of an absolute-form only they are taken.
 fn origin_form<'b>(method: &str, target: &'b str) -> Option<&'b str> {
     // httparse lets UTF-8 through; a URI has none, and upstreams disagree about it.
-    if !target.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b'#') {
+    if !target
+        .bytes()
+        .all(|b| (0x21..=0x7e).contains(&b) && b != b'#')
+    {
         return None;
     }
     if target.starts_with('/') {
@@ -234,7 +251,10 @@ mod tests {
     #[test]
     fn plain_requests_pass() {
         assert_eq!(with(""), Ok((Framing::None, true, "/p?q=1".into())));
-        assert_eq!(with("Content-Length: 5\r\n").map(|r| r.0), Ok(Framing::Length(5)));
+        assert_eq!(
+            with("Content-Length: 5\r\n").map(|r| r.0),
+            Ok(Framing::Length(5))
+        );
         assert_eq!(
             with("Transfer-Encoding: chunked\r\n").map(|r| r.0),
             Ok(Framing::Chunked)
@@ -251,7 +271,10 @@ mod tests {
     fn ambiguous_framing_is_refused() {
         use FramingError as F;
         let cases: &[(&str, F)] = &[
-            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", F::Both),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                F::Both,
+            ),
             ("Content-Length: 5\r\nContent-Length: 5\r\n", F::Repeated),
             ("Content-Length: 5\r\nContent-Length: 6\r\n", F::Repeated),
             (
@@ -340,7 +363,10 @@ mod tests {
             "/\u{e9}",
         ] {
             assert!(
-                matches!(target(bad), Err(RequestError::Target | RequestError::RequestLine)),
+                matches!(
+                    target(bad),
+                    Err(RequestError::Target | RequestError::RequestLine)
+                ),
                 "{bad}"
             );
         }
@@ -360,7 +386,10 @@ mod tests {
 
     #[test]
     fn limits_have_their_own_status() {
-        let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(limits::TARGET));
+        let long = format!(
+            "GET /{} HTTP/1.1\r\nHost: x\r\n\r\n",
+            "a".repeat(limits::TARGET)
+        );
         assert_eq!(check(&long).unwrap_err().status(), 414);
         let endless = format!("GET /{}", "a".repeat(limits::REQUEST_HEAD));
         assert_eq!(

@@ -99,11 +99,17 @@ pub fn parse<'h, 'b>(
     asked: Asked,
 ) -> Result<Response<'h, 'b>, ResponseError> {
     let mut parsed = httparse::Response::new(&mut []);
-    match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, fields) {
+    match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut parsed,
+        head,
+        fields,
+    ) {
         Ok(httparse::Status::Complete(n)) if n == head.len() => {}
         Ok(_) => return Err(ResponseError::StatusLine),
         Err(httparse::Error::TooManyHeaders) => return Err(ResponseError::TooManyFields),
-        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => return Err(ResponseError::Field),
+        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+            return Err(ResponseError::Field);
+        }
         Err(_) => return Err(ResponseError::StatusLine),
     }
     let (Some(version), Some(status)) = (parsed.version, parsed.code) else {
@@ -113,7 +119,11 @@ pub fn parse<'h, 'b>(
         return Err(ResponseError::StatusLine);
     }
     let fields: &'h [Field<'b>] = parsed.headers;
-    let version = if version == 0 { Version::V10 } else { Version::V11 };
+    let version = if version == 0 {
+        Version::V10
+    } else {
+        Version::V11
+    };
     let summary = Summary::of(fields);
     let declared = summary.framing().map_err(ResponseError::Framing)?;
     if declared == Some(Framing::Chunked) && version == Version::V10 {
@@ -194,8 +204,9 @@ mod tests {
             head: true,
             websocket: false,
         };
-        let with =
-            |status: u16, fields: &str, asked| check(&format!("HTTP/1.1 {status} X\r\n{fields}\r\n"), asked);
+        let with = |status: u16, fields: &str, asked| {
+            check(&format!("HTTP/1.1 {status} X\r\n{fields}\r\n"), asked)
+        };
         assert_eq!(
             with(200, "Content-Length: 5\r\n", GET),
             Ok((200, Framing::Length(5), true))
