@@ -28,16 +28,19 @@ DIST    := broker-exec-$(VERSION)-$(TARGET)
 SOURCES := Cargo.toml Cargo.lock Makefile $(shell find src -name '*.rs')
 SCRIPTS := $(SHARE)/broker-exec.bash $(SHARE)/_broker-exec $(SHARE)/broker-exec.fish
 
-# The same source gives the same bytes wherever it lies: no path of this machine gets in.
-REMAP = --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(CARGO_HOME)=/cargo
-CREMAP = -ffile-prefix-map=$(CURDIR)=/src -ffile-prefix-map=$(CARGO_HOME)=/cargo
+# The same source gives the same bytes wherever it lies: no path of this machine gets in, nor the
+# name that cargo gives to the registry it was told to use.
+remap = $(1)=$(CURDIR)=/src $(1)=$(CARGO_HOME)=/cargo \
+	$$(for dir in '$(CARGO_HOME)'/registry/src/*; do printf '%s ' "$(1)=$$dir=/cargo/src"; done)
 
 all: $(BIN) $(SCRIPTS)
 
 # The tools are looked for only when there is something to build: not by `sudo make install`.
 $(BIN): $(SOURCES)
 	@$(MAKE) --no-print-directory tools
-	RUSTFLAGS='$(REMAP)' CFLAGS='$(CREMAP)' $(CARGO) build --release --locked --target $(TARGET)
+	$(CARGO) fetch --quiet --locked --target $(TARGET)
+	RUSTFLAGS="$(call remap,--remap-path-prefix)" CFLAGS="$(call remap,-ffile-prefix-map)" \
+		$(CARGO) build --release --locked --target $(TARGET)
 	@touch $@
 
 $(SHARE)/broker-exec.bash: $(BIN)
