@@ -127,7 +127,7 @@ pub enum Place {
     /// `Authorization: Bearer KEY` (RFC 6750).
     Bearer,
     /// `Authorization: Basic ...` (RFC 7617): with a user, the key is the password; without, the
-    /// key is `user:password`, or a user name with an empty password.
+    /// key is `user:password`, or, when there is no colon in it, a password for an empty user name.
     Basic(Option<String>),
     /// A header field of this name, the key between `before` and `after`.
     Header {
@@ -225,12 +225,11 @@ impl Place {
                 let mut pair = Zeroizing::new(Vec::with_capacity(key.len() + self.overhead() + 1));
                 if let Some(user) = user {
                     pair.extend_from_slice(user.as_bytes());
+                }
+                if user.is_some() || !key.contains(&b':') {
                     pair.push(b':');
                 }
                 pair.extend_from_slice(key);
-                if !pair.contains(&b':') {
-                    pair.push(b':');
-                }
                 out.extend_from_slice(b"Basic ");
                 base64(&pair, &mut out);
             }
@@ -407,7 +406,7 @@ mod tests {
             render("basic", "user:pass"),
             Ok("Basic dXNlcjpwYXNz".into())
         );
-        assert_eq!(render("basic", "key"), Ok("Basic a2V5Og==".into()));
+        assert_eq!(render("basic", "key"), Ok("Basic OmtleQ==".into()));
         assert_eq!(render("header:X-Api-Key", "k y"), Ok("k y".into()));
         assert_eq!(
             render("header:Authorization:Token token={}", "k"),
