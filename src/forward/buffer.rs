@@ -97,6 +97,16 @@ impl Buffer {
     }
 }
 
+/// The buffers of one stream, kept from request to request.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    pub from_client: Buffer,
+    pub to_client: Buffer,
+    /// Holds the credential while a request head is in it.
+    pub to_upstream: Buffer,
+    pub from_upstream: Buffer,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,7 @@ use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
 use super::Forwarder;
-use super::buffer::Buffer;
-use super::exchange::Buffers;
+use super::buffer::{Buffer, Buffers};
 use super::upstream::Upstream;
 use super::wait::{self, Received, Woken, wait};
 
