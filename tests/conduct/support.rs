@@ -1,10 +1,13 @@
 //! The program under test, and ways to run it and to wait for what it does.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -35,10 +38,12 @@ pub enum Under {
 
 impl Under {
     pub fn command(self) -> Command {
-        match self {
+        let mut command = match self {
             Under::Wrapper => wrapper(),
             Under::Bare => Command::new("env"),
-        }
+        };
+        command.env("PATH", path());
+        command
     }
 
     /// A program and arguments run under it.
@@ -91,6 +96,26 @@ impl Under {
         }
         command
     }
+}
+
+/// `PATH` with the real Python in front: a version manager's stand-in for it takes far longer to start
+/// than all that a test does.
+fn path() -> &'static OsStr {
+    static PATH: OnceLock<OsString> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let ask = [
+            "-c",
+            "import os, sys; print(os.path.dirname(sys.executable), end='')",
+        ];
+        let answer = Command::new("python3")
+            .args(ask)
+            .output()
+            .expect("python3 is needed for the tests");
+        let mut path = OsString::from_vec(answer.stdout);
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        path
+    })
 }
 
 /// The output of the wrapper and of `env` for the same thing.

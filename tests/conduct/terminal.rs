@@ -46,7 +46,7 @@ import collections, os, signal
 wanted = {2, 3, 10, 18, 20, 28}
 signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
 seen = collections.Counter()
-print('pid=%d;' % os.getpid(), end='', flush=True)
+os.write(1, b'pid=%d;' % os.getpid())
 while True:
     number = signal.sigwaitinfo(wanted).si_signo
     seen[number] += 1
@@ -209,7 +209,7 @@ fn a_terminal_that_hangs_up_tells_the_command_even_when_we_lead_the_session() {
         let program = "
 import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {1})
-print('pid=%d;' % os.getpid(), end='', flush=True)
+os.write(1, b'pid=%d;' % os.getpid())
 number = signal.sigwaitinfo({1}).si_signo
 os.close(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY))";
         let mut terminal =
