@@ -217,7 +217,7 @@ fn prepare(plan: &Plan, vectors: &mut Vectors) -> Result<(), Failed> {
     }
     drop_ptrace(plan.no_new_privs).map_err(failed(Step::Capability))?;
     if let Some(limit) = &plan.core_limit {
-        rustix::process::setrlimit(Resource::Core, limit.clone()).map_err(failed(Step::Limit))?;
+        rustix::process::setrlimit(Resource::Core, *limit).map_err(failed(Step::Limit))?;
     }
     for (fd, number) in &plan.descriptors {
         // SAFETY: no pointers. What stood at `number` in this process is nobody's any more: the

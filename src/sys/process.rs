@@ -24,7 +24,7 @@ pub fn harden() -> io::Result<()> {
         return Err(io::Error::other("the process is still dumpable"));
     }
     let now = rustix::process::getrlimit(Resource::Core);
-    let callers = *CALLERS_CORE_LIMIT.get_or_init(|| now.clone());
+    let callers = *CALLERS_CORE_LIMIT.get_or_init(|| now);
     let lowered = Rlimit {
         current: Some(0),
         maximum: callers.maximum,
@@ -49,7 +49,7 @@ fn refuse_set_id() -> io::Result<()> {
 
 /// The core limit that the command should have, if `harden` has lowered ours.
 pub fn callers_core_limit() -> Option<Rlimit> {
-    CALLERS_CORE_LIMIT.get().cloned()
+    CALLERS_CORE_LIMIT.get().copied()
 }
 
 /// What happened to a child.

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
 
-use crate::support::{Running, Scratch, Under, both, is_root, state, stdout};
+use crate::support::{Running, Scratch, Under, both, is_root, skipped, state, stdout};
 
 fn run(words: &[&str]) -> Output {
     Under::Wrapper.run(words).output().unwrap()
@@ -144,7 +144,7 @@ fn the_first_process_of_a_container_reports_a_signal_as_a_status() {
         .run(&["unshare", "--pid", "--fork", "true"])
         .output();
     if !is_root() || !probe.is_ok_and(|probe| probe.status.success()) {
-        println!("SKIPPED: a pid namespace needs root and unshare(1)");
+        skipped("a pid namespace needs root and unshare(1)");
         return;
     }
     let script = "exec unshare --pid --fork WRAP sh -c 'kill -TERM $$'";

@@ -1,7 +1,10 @@
 //! What else the command inherits, and what it may not have.
 
+use std::process::Command;
+
 use crate::support::{
-    Running, Scratch, Under, eventually, is_root, same_for_both, send, state, status_field, stdout,
+    Running, Scratch, Under, eventually, is_root, same_for_both, send, skipped, state,
+    status_field, stdout,
 };
 
 #[test]
@@ -116,7 +119,7 @@ fn the_command_cannot_trace_us_even_as_root() {
     };
     let (wrapped, bare) = (sets(Under::Wrapper), sets(Under::Bare));
     if !is_root() {
-        println!("SKIPPED: only root has CAP_SYS_PTRACE to lose");
+        skipped("only root has CAP_SYS_PTRACE to lose");
         assert_eq!(wrapped, bare);
         return;
     }
@@ -138,7 +141,7 @@ fn the_command_cannot_trace_us_even_as_root() {
 fn ambient_and_inheritable_capabilities_are_no_way_around() {
     let probe = Under::Bare.run(&["setpriv", "--help"]).output();
     if !is_root() || !probe.is_ok_and(|probe| probe.status.success()) {
-        println!("SKIPPED: needs root and setpriv(1)");
+        skipped("needs root and setpriv(1)");
         return;
     }
     let script = "exec setpriv --inh-caps +sys_ptrace,+kill --ambient-caps +sys_ptrace,+kill WRAP grep ^Cap /proc/self/status";
@@ -154,14 +157,20 @@ fn ambient_and_inheritable_capabilities_are_no_way_around() {
 fn a_set_id_installation_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     if !is_root() {
-        println!("SKIPPED: only root can make a program that runs as another user");
+        skipped("only root can make a program that runs as another user");
         return;
     }
     let scratch = Scratch::new();
     let copy = scratch.0.join("set-id");
     let wrapper = Under::Wrapper.command();
     for (user, group, mode) in [(Some(65534), None, 0o4755), (None, Some(65534), 0o2755)] {
-        std::fs::copy(wrapper.get_program(), &copy).unwrap();
+        // By another process, for the reason that `Scratch::file` gives.
+        let copied = Command::new("cp")
+            .arg(wrapper.get_program())
+            .arg(&copy)
+            .status()
+            .unwrap();
+        assert!(copied.success());
         std::os::unix::fs::chown(&copy, user, group).unwrap();
         std::fs::set_permissions(&copy, PermissionsExt::from_mode(mode)).unwrap();
         let mut command = Under::Wrapper.outer(&[copy.to_str().unwrap()]);

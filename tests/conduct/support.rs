@@ -411,18 +411,18 @@ impl Scratch {
     }
 
     /// A file with these permissions.
+    ///
+    /// Another process writes it: a child that another test forks in this moment would keep a file of
+    /// ours open for writing, and then nobody can execute it (ETXTBSY).
     pub fn file(&self, name: &str, content: &str, mode: u32) -> String {
-        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
         let path = self.0.join(name);
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
-            .unwrap();
-        file.write_all(content.as_bytes()).unwrap();
-        file.set_permissions(fs::Permissions::from_mode(mode))
-            .unwrap();
+        let script = "printf %s \"$2\" >\"$1\" && chmod \"$3\" \"$1\"";
+        let mut write = Command::new("sh");
+        write
+            .args(["-c", script, "sh"])
+            .arg(&path)
+            .args([content, &format!("{mode:o}")]);
+        assert!(write.status().unwrap().success());
         path.to_str().unwrap().to_owned()
     }
 
@@ -435,6 +435,11 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Says on standard error, past the test harness, which keeps back what a passing test prints.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 pub fn is_root() -> bool {
