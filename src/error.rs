@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 
 /// The result of everything that happens before the command runs.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -31,7 +31,9 @@ impl Error {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Credential(_) | Error::Protection(_) | Error::System(..) => 125,
+            Error::Usage(_) | Error::Credential(_) | Error::Protection(_) | Error::System(..) => {
+                125
+            }
             Error::NotExecutable(..) => 126,
             Error::NotFound(_) => 127,
         }
@@ -47,7 +49,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(text) | Error::Credential(text) | Error::Protection(text) => f.write_str(text),
+            Error::Usage(text) | Error::Credential(text) | Error::Protection(text) => {
+                f.write_str(text)
+            }
             Error::System(doing, err) => write!(f, "cannot {doing}: {err}"),
             Error::NotFound(name) => write!(f, "{}: not found", name.display()),
             Error::NotExecutable(name, err) => {
@@ -58,3 +62,8 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Says something on standard error, our name before it; that nobody listens is no reason to fail.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "broker-exec: {text}");
+}

@@ -1,0 +1,431 @@
+//! One run: the credential is loaded, the control channel opened, the command started, its requests
+//! served; when the command ends, everything ends.
+//!
+//! A program that starts commands itself uses the same three steps as the binary:
+//!
+//! ```no_run
+//! use broker_exec::child::{Command, Exit};
+//! use broker_exec::run::Broker;
+//! use broker_exec::service::Service;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Hardens this process (prctl(2), PR_SET_DUMPABLE), then reads the key.
+//! let service = Service::load(
+//!     "example",
+//!     "https://api.example.com",
+//!     "file:/run/keys/api".as_ref(),
+//!     "query:app_key",
+//! )?;
+//! let command = Command::new("bash").arg("-c").arg("my-client --fd $BROKER_EXEC_FD");
+//! let mut run = Broker::new(service).spawn(command)?;
+//! assert_eq!(run.wait()?, Exit::Code(0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `Run::stop` ends a command that has not ended by itself; dropping a `Run` closes the channel and
+//! every stream and leaves the command alone.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::net::{Shutdown, shutdown};
+
+use crate::child::{self, Child, Command, Exit};
+use crate::cli::{self, Invocation, Options};
+use crate::config;
+use crate::door::control;
+use crate::error::{Error, Result, say};
+use crate::forward::crew::Crew;
+use crate::forward::{Forwarder, Limits};
+use crate::service::Service;
+
+/// How long the end of a run waits for its threads. Every wait of theirs is cut, so only a name
+/// lookup that hangs in libc could take longer; the process ends without it.
+const TEAR_DOWN: Duration = Duration::from_millis(900);
+
+/// The stack of the thread that answers dials.
+const CONTROL_STACK: usize = 64 * 1024;
+
+/// A run that is being prepared.
+#[derive(Debug)]
+pub struct Broker {
+    service: Service,
+    limits: Limits,
+    max_connections: usize,
+    roots: Vec<PathBuf>,
+    fd: Option<RawFd>,
+    allow_new_privs: bool,
+    env: Vec<(OsString, OsString)>,
+    narrate: bool,
+}
+
+impl Broker {
+    /// A broker for one service, with the defaults of the command line.
+    #[must_use]
+    pub fn new(service: Service) -> Broker {
+        let limits = Limits {
+            connect: Duration::from_secs(10),
+            response_header: Duration::from_secs(60),
+            idle: None,
+        };
+        Broker {
+            service,
+            limits,
+            max_connections: 256,
+            roots: Vec::new(),
+            fd: None,
+            allow_new_privs: false,
+            env: Vec::new(),
+            narrate: false,
+        }
+    }
+
+    /// How long a connection to the upstream may take to be made, TLS included (default 10 s).
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Broker {
+        self.limits.connect = limit;
+        self
+    }
+
+    /// How long the upstream may take for its response head, once it has the request (default 60 s).
+    #[must_use]
+    pub fn response_header_timeout(mut self, limit: Duration) -> Broker {
+        self.limits.response_header = limit;
+        self
+    }
+
+    /// How long a stream may be without a byte either way (default: no limit).
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: Option<Duration>) -> Broker {
+        self.limits.idle = limit;
+        self
+    }
+
+    /// The most streams at a time (default 256). A dial past it is refused.
+    #[must_use]
+    pub fn max_connections(mut self, limit: usize) -> Broker {
+        self.max_connections = limit;
+        self
+    }
+
+    /// A PEM file of CA certificates that are trusted beside the built-in ones.
+    #[must_use]
+    pub fn roots(mut self, pem: impl Into<PathBuf>) -> Broker {
+        self.roots.push(pem.into());
+        self
+    }
+
+    /// Insists on a number for the control descriptor.
+    #[must_use]
+    pub fn fd(mut self, number: RawFd) -> Broker {
+        self.fd = Some(number);
+        self
+    }
+
+    /// Lets the command gain privileges by executing set-user-ID programs.
+    #[must_use]
+    pub fn allow_new_privs(mut self, allow: bool) -> Broker {
+        self.allow_new_privs = allow;
+        self
+    }
+
+    /// Sets a variable of the command's environment; `{fd}`, `{url}` and `{host}` expand.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, template: impl Into<OsString>) -> Broker {
+        self.env.push((name.into(), template.into()));
+        self
+    }
+
+    /// Says on standard error what happens to each request.
+    #[must_use]
+    pub fn narrate(mut self, narrate: bool) -> Broker {
+        self.narrate = narrate;
+        self
+    }
+
+    /// Starts the command. Everything that can fail is prepared before.
+    pub fn spawn(self, command: Command) -> Result<Run> {
+        crate::sys::process::raise_nofile(3 * self.max_connections as u64 + 64);
+        let (ours, theirs) =
+            control::channel().map_err(Error::system("make the control socket"))?;
+        let number = child::free_number(self.fd)?;
+        let mut command = command
+            .env("BROKER_EXEC_FD", number.to_string())
+            .env("BROKER_EXEC_FD_ID", identity(&theirs)?);
+        if let Some(name) = self.service.source().env_name() {
+            command = command.env_remove(name);
+        }
+        let placeholder = Placeholder {
+            fd: number,
+            host: format!("{}.broker.local", self.service.name),
+        };
+        for (name, template) in &self.env {
+            command = command.env(name, placeholder.expand(template)?);
+        }
+
+        let forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
+        let forwarder = Arc::new(forwarder);
+        let serving = forwarder.clone();
+        let crew = Arc::new(Crew::new(self.max_connections, move |stream| {
+            serving.serve(stream)
+        }));
+        // The command is started first: a fork copies one thread, and there is only one yet. Its
+        // dials wait in the socket until the next lines have run.
+        let child = Child::spawn(command, theirs.as_fd(), number, self.allow_new_privs)?;
+        drop(theirs);
+        let control = Arc::new(ours);
+        let mut run = Run {
+            child,
+            control: control.clone(),
+            thread: None,
+            crew: crew.clone(),
+            forwarder,
+        };
+        let thread = std::thread::Builder::new()
+            .name("control".into())
+            .stack_size(CONTROL_STACK);
+        match thread.spawn(move || control::serve(&control, &crew)) {
+            Ok(thread) => run.thread = Some(thread),
+            Err(e) => {
+                // A command whose dials nobody answers must not go on.
+                let _ = run.child.signal(libc::SIGKILL);
+                let _ = run.child.wait();
+                return Err(Error::System("start a thread".into(), e));
+            }
+        }
+        Ok(run)
+    }
+}
+
+/// Device and inode of the control socket, so that a client can tell a stale descriptor number.
+fn identity(fd: &OwnedFd) -> Result<String> {
+    let stat = rustix::fs::fstat(fd)
+        .map_err(|e| Error::System("identify the control socket".into(), e.into()))?;
+    Ok(format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// What the templates of `--env` expand to.
+struct Placeholder {
+    fd: RawFd,
+    host: String,
+}
+
+impl Placeholder {
+    /// A word in braces must be one of ours; any other brace stands for itself.
+    fn expand(&self, template: &OsStr) -> Result<OsString> {
+        use std::os::unix::ffi::{OsStrExt, OsStringExt};
+        let mut out = Vec::new();
+        let mut rest = template.as_bytes();
+        while let Some(open) = rest.iter().position(|&b| b == b'{') {
+            out.extend_from_slice(&rest[..open]);
+            rest = &rest[open..];
+            let word = rest
+                .iter()
+                .position(|&b| b == b'}')
+                .map(|close| &rest[1..close]);
+            match word {
+                Some(b"fd") => out.extend_from_slice(self.fd.to_string().as_bytes()),
+                Some(b"host") => out.extend_from_slice(self.host.as_bytes()),
+                Some(b"url") => out.extend_from_slice(format!("http://{}", self.host).as_bytes()),
+                Some(word) if !word.is_empty() && word.iter().all(u8::is_ascii_lowercase) => {
+                    return Err(Error::Usage(format!(
+                        "--env: {{{}}} is not known; there are {{fd}}, {{url}} and {{host}}",
+                        String::from_utf8_lossy(word)
+                    )));
+                }
+                _ => {
+                    out.push(b'{');
+                    rest = &rest[1..];
+                    continue;
+                }
+            }
+            rest = &rest[word.map_or(1, |word| word.len() + 2)..];
+        }
+        out.extend_from_slice(rest);
+        Ok(OsString::from_vec(out))
+    }
+}
+
+/// A command that runs under the broker.
+#[derive(Debug)]
+pub struct Run {
+    child: Child,
+    control: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    crew: Arc<Crew>,
+    forwarder: Arc<Forwarder>,
+}
+
+impl Run {
+    /// The command's process id.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.child.id()
+    }
+
+    /// Sends the command a signal.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        self.child.signal(signal)
+    }
+
+    /// Waits for the command to end, then ends the run: streams are cut and requests cancelled, even
+    /// if processes that the command left behind still hold the channel.
+    pub fn wait(&mut self) -> io::Result<Exit> {
+        let exit = self.child.wait()?;
+        self.close();
+        Ok(exit)
+    }
+
+    /// `wait` that passes signals on to the command and stops with it, for a program that does
+    /// nothing else. `child::relay::block` is to be called before the run is started.
+    pub fn wait_relaying(&mut self) -> io::Result<Exit> {
+        let exit = child::relay::wait_relaying(&mut self.child)?;
+        self.close();
+        Ok(exit)
+    }
+
+    /// Asks the command to end (SIGTERM), and after `grace` makes it (SIGKILL).
+    pub fn stop(&mut self, grace: Duration) -> io::Result<Exit> {
+        self.signal(libc::SIGTERM)?;
+        if self.child.wait_timeout(grace)?.is_none() {
+            self.signal(libc::SIGKILL)?;
+        }
+        self.wait()
+    }
+
+    /// Closes the channel and every stream, and waits for the threads.
+    fn close(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // Ends the thread's read, or its write to a peer that reads no answers.
+        let _ = shutdown(&*self.control, Shutdown::Both);
+        let gone = self.crew.dismiss(TEAR_DOWN);
+        if gone {
+            let _ = thread.join();
+        }
+        self.forwarder.close();
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Does what a command line asks for: the exit of the command, or `None` when none was to be run.
+pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<Exit>> {
+    let options = match cli::parse(args)? {
+        Invocation::Run(options) => options,
+        Invocation::Print(text) => return print(&text),
+        Invocation::Capabilities => return print(&capabilities()),
+    };
+    let Options { mut command, .. } = *options.clone();
+    let preset = options.service.as_deref().and_then(config::preset);
+    let upstream = options
+        .upstream
+        .as_deref()
+        .or(preset.map(|p| p.upstream))
+        .unwrap_or_default();
+    let inject = options
+        .inject
+        .as_deref()
+        .or(preset.map(|p| p.inject))
+        .unwrap_or("bearer");
+    let key = options.key.as_deref().unwrap_or_default();
+    // Signals still have their usual effect: Ctrl-C ends us while a slow source is being read.
+    let service = Service::load(preset.map_or("api", |p| p.name), upstream, key, inject)?;
+    if options.verbosity >= 0 && !service.origin.tls && !service.origin.is_loopback() {
+        say("warning: the upstream is plain http: the credential crosses the network unencrypted");
+    }
+    let mut broker = Broker::new(service)
+        .connect_timeout(options.connect_timeout)
+        .response_header_timeout(options.response_header_timeout)
+        .idle_timeout(options.idle_timeout)
+        .max_connections(options.max_connections)
+        .allow_new_privs(options.allow_new_privs)
+        .narrate(options.verbosity > 0);
+    broker.fd = options.fd;
+    let from_env = std::env::var_os("SSL_CERT_FILE")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    broker.roots = options.cacert.iter().cloned().chain(from_env).collect();
+    let mut child = Command::new(command.remove(0));
+    for arg in command {
+        child = child.arg(arg);
+    }
+    for name in preset.map_or(&[][..], |p| p.env_remove) {
+        child = child.env_remove(name);
+    }
+    for (name, template) in preset.map_or(&[][..], |p| p.env) {
+        broker = broker.env(name, template);
+    }
+    for (name, template) in &options.env {
+        broker = broker.env(name, template);
+    }
+    if options.verbosity > 0 {
+        say(&format!("requests go to {}", broker.service.origin));
+        say(&format!(
+            "secret memory: {}",
+            crate::credential::memory_tier()
+        ));
+    }
+    // Before there is a second thread: it would take the signals.
+    let guard = child::relay::block();
+    let exit = broker.spawn(child)?.wait_relaying();
+    // What is still pending must not end us before we end as the command did.
+    std::mem::forget(guard);
+    exit.map(Some)
+        .map_err(Error::system("wait for the command"))
+}
+
+fn print(text: &str) -> Result<Option<Exit>> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(Error::system("write to standard output"))?;
+    Ok(None)
+}
+
+/// What this build offers on this host, as one JSON line, so that a runner can negotiate.
+#[must_use]
+pub fn capabilities() -> String {
+    let hardened = crate::sys::process::harden().is_ok();
+    format!(
+        "{{\"name\":\"broker-exec\",\"version\":\"{}\",\"broker\":{hardened},\"protocols\":[1],\"doors\":[\"fd\"],\
+         \"protections\":{{\"dumpable\":{hardened},\"no_new_privs\":true,\"secret_memory\":\"{}\"}}}}\n",
+        env!("CARGO_PKG_VERSION"),
+        crate::credential::memory_tier(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_expand_only_what_they_know() {
+        let placeholder = Placeholder {
+            fd: 3,
+            host: "x.broker.local".into(),
+        };
+        let expand = |t: &str| {
+            placeholder
+                .expand(t.as_ref())
+                .map(|s| s.into_string().unwrap())
+        };
+        assert_eq!(expand("{fd}").unwrap(), "3");
+        assert_eq!(
+            expand("a{url}/v1{host}").unwrap(),
+            "ahttp://x.broker.local/v1x.broker.local"
+        );
+        assert_eq!(expand("{\"a\":{fd}} {} { }").unwrap(), "{\"a\":3} {} { }");
+        assert!(matches!(expand("{ticket}"), Err(Error::Usage(_))));
+    }
+}

@@ -1,23 +1,42 @@
 //! Bytes that are locked in memory, wiped on drop and never printed.
 
 use std::fmt;
+use std::io;
 
-/// A secret. `Debug` prints nothing of it; there is no `Clone` and no `Display`.
+use zeroize::Zeroize;
+
+use crate::sys::memory::Locked;
+
+/// A secret. `Debug` prints nothing of it; there is no `Clone`, no `Display` and no `==`.
 pub struct Secret {
-    _todo: (),
+    bytes: Locked,
 }
 
 impl Secret {
-    /// Takes the bytes over into protected memory and wipes the buffer they came in.
-    pub fn take(bytes: &mut [u8]) -> std::io::Result<Secret> {
-        let _ = bytes;
-        todo!()
+    /// Takes the bytes over into protected memory and wipes the buffer they came in, on failure too.
+    pub fn take(bytes: &mut [u8]) -> io::Result<Secret> {
+        let copy = Secret::copy(bytes);
+        bytes.zeroize();
+        copy
+    }
+
+    /// Copies bytes that stay in protected memory themselves.
+    pub(super) fn copy(bytes: &[u8]) -> io::Result<Secret> {
+        let mut copy = Locked::new(bytes.len())?;
+        copy.as_mut_slice().copy_from_slice(bytes);
+        Ok(Secret { bytes: copy })
     }
 
     /// The bytes. Whoever borrows them keeps no copy past the call.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        todo!()
+        self.bytes.as_slice()
+    }
+
+    /// How these bytes are protected: `memfd_secret`, `mlock` or `none`.
+    #[must_use]
+    pub fn tier(&self) -> &'static str {
+        self.bytes.tier().name()
     }
 }
 

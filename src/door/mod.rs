@@ -1,0 +1,3 @@
+//! How the command reaches us.
+
+pub mod control;

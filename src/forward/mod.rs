@@ -1,0 +1,396 @@
+//! One stream: request after request until the client has had enough.
+//!
+//! Whatever goes wrong, nothing is sent without the credential's rules having been applied, and a
+//! response that is cut short never looks complete.
+
+mod answer;
+mod buffer;
+pub mod crew;
+mod dial;
+mod down;
+mod exchange;
+mod inject;
+mod proxy;
+mod tls;
+mod up;
+mod upgrade;
+mod upstream;
+mod wait;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::net::{Shutdown, shutdown};
+
+use crate::error::{Result, say};
+use crate::http::headers::HeadScanner;
+use crate::http::request::{self, Request};
+use crate::http::response::Asked;
+use crate::http::{Framing, Version};
+use crate::service::{Service, has_dot_segment};
+use answer::Failure;
+use exchange::{Buffers, Exchange, Stop, Terms, connect};
+use up::RequestBody;
+use upstream::{Pool, Upstream};
+use wait::{Received, Woken, wait};
+
+/// How long a request head may take from its first byte on.
+const REQUEST_HEAD: Duration = Duration::from_secs(30);
+/// How long, and how much, a client that we hang up on may still send before it reads our answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The deadlines of an exchange.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From a dial of the upstream to the end of the TLS handshake.
+    pub connect: Duration,
+    /// From the last byte of the request that the upstream took to the end of the response head.
+    pub response_header: Duration,
+    /// Without a byte either way, if that has a limit.
+    pub idle: Option<Duration>,
+}
+
+/// Forwards the requests of any number of streams to one service.
+#[derive(Debug)]
+pub struct Forwarder {
+    service: Service,
+    pool: Pool,
+    limits: Limits,
+    narrate: bool,
+}
+
+impl Forwarder {
+    /// Prepares everything that can fail before the first request; connects to nothing yet.
+    pub fn new(
+        service: Service,
+        roots: &[PathBuf],
+        limits: Limits,
+        narrate: bool,
+    ) -> Result<Forwarder> {
+        let pool = Pool::new(&service.origin, roots, limits.connect)?;
+        Ok(Forwarder {
+            service,
+            pool,
+            limits,
+            narrate,
+        })
+    }
+
+    /// Serves one stream to its end.
+    pub fn serve(&self, stream: &OwnedFd) {
+        if wait::prepare(stream).is_err() {
+            return;
+        }
+        let mut connection = Connection {
+            forwarder: self,
+            client: stream.as_fd(),
+            buffers: Buffers::default(),
+            upstream: None,
+        };
+        connection.run();
+        connection.park();
+    }
+
+    /// Closes the idle connections to the upstream.
+    pub fn close(&self) {
+        self.pool.clear();
+    }
+}
+
+/// One stream and the connection to the upstream that serves it.
+struct Connection<'f> {
+    forwarder: &'f Forwarder,
+    client: BorrowedFd<'f>,
+    buffers: Buffers,
+    upstream: Option<Upstream>,
+}
+
+/// What becomes of a stream after an exchange.
+enum Next {
+    Request,
+    /// Everything was said; what the client still sends is of no interest.
+    HangUp,
+    /// The client has gone, or must see an incomplete message.
+    Drop,
+}
+
+impl Connection<'_> {
+    fn run(&mut self) {
+        loop {
+            let next = match self.read_head() {
+                Ok(Some(end)) => self.exchange(end),
+                Ok(None) => Next::Drop,
+                Err(failure) => self.refuse(&failure, Version::V11, false),
+            };
+            match next {
+                Next::Request => {}
+                Next::HangUp => return self.hang_up(),
+                Next::Drop => return,
+            }
+        }
+    }
+
+    /// Waits for a whole request head: its length, or `None` when the client sends no more.
+    fn read_head(&mut self) -> std::result::Result<Option<usize>, Failure> {
+        let mut scanner = HeadScanner::default();
+        let mut deadline = None;
+        loop {
+            let buffer = &mut self.buffers.from_client;
+            if let Some(end) =
+                request::find_end(&mut scanner, buffer.filled()).map_err(Failure::Request)?
+            {
+                return Ok(Some(end));
+            }
+            if deadline.is_none() && !buffer.is_empty() {
+                deadline = Some(Instant::now() + REQUEST_HEAD);
+            }
+            match wait::receive(self.client, buffer.spare(1), true) {
+                Ok(Received::Data(n)) => {
+                    buffer.fill(n);
+                    continue;
+                }
+                Ok(Received::Nothing) => {}
+                Ok(Received::End) if buffer.is_empty() => return Ok(None),
+                Ok(Received::End) => return Err(Failure::RequestIncomplete),
+                Err(_) => return Ok(None),
+            }
+            let between_requests = buffer.is_empty();
+            if between_requests {
+                self.rest();
+            }
+            let idle = self.forwarder.limits.idle.map(|idle| Instant::now() + idle);
+            match wait(self.client, PollFlags::IN, None, deadline.or(idle)) {
+                // A hang-up still lets what was sent before be read.
+                Ok(Woken::Ready | Woken::Gone) => {}
+                Ok(Woken::Late) if between_requests => return Ok(None),
+                Ok(Woken::Late) => return Err(Failure::RequestTimeout),
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Forwards the request whose head is the first `end` bytes of the buffer.
+    fn exchange(&mut self, end: usize) -> Next {
+        let started = Instant::now();
+        let forwarder = self.forwarder;
+        let prepared = prepare(forwarder, &mut self.buffers, end);
+        let (terms, body) = match prepared {
+            Ok(prepared) => prepared,
+            Err((failure, version, head)) => return self.refuse(&failure, version, head),
+        };
+        let upstream = match self.upstream() {
+            Ok(upstream) => upstream,
+            Err(Stop::Answer(failure)) => {
+                self.buffers.to_upstream.wipe();
+                return self.refuse(&failure, terms.version, terms.asked.head);
+            }
+            Err(_) => {
+                self.buffers.to_upstream.wipe();
+                return Next::Drop;
+            }
+        };
+        let upstream = self.upstream.insert(upstream);
+        let mut exchange = Exchange::new(
+            forwarder,
+            self.client,
+            &mut self.buffers,
+            upstream,
+            terms,
+            body,
+        );
+        let outcome = exchange.run();
+        let (keep_alive, status) = (exchange.keep_alive, exchange.status);
+        let reusable = outcome.is_ok()
+            && exchange.reusable
+            && exchange.body.is_done()
+            && exchange.deaf.is_none();
+        if forwarder.narrate {
+            say(&format!(
+                "{status} in {} ms: {}",
+                started.elapsed().as_millis(),
+                Outcome(&outcome)
+            ));
+        }
+        match outcome {
+            Ok(()) => {
+                // Bytes behind a complete response were not asked for: nothing on this connection
+                // can be trusted to answer the next request.
+                if reusable && self.buffers.from_upstream.is_empty() {
+                    upstream.reused = true;
+                } else {
+                    self.drop_upstream();
+                }
+                if keep_alive {
+                    Next::Request
+                } else {
+                    Next::HangUp
+                }
+            }
+            Err(Stop::Answer(failure)) => {
+                self.drop_upstream();
+                self.buffers.to_client.consume(self.buffers.to_client.len());
+                self.refuse(&failure, terms.version, terms.asked.head)
+            }
+            Err(Stop::Upgraded) => {
+                // The peers' own endings are the only news here.
+                let _ = upgrade::relay(forwarder, self.client, upstream, &mut self.buffers);
+                self.drop_upstream();
+                Next::Drop
+            }
+            Err(Stop::Abort | Stop::Gone) => {
+                self.drop_upstream();
+                Next::Drop
+            }
+        }
+    }
+
+    /// A connection to the upstream: our own from the last request, an idle one, or a new one.
+    fn upstream(&mut self) -> std::result::Result<Upstream, Stop> {
+        if let Some(mut upstream) = self.upstream.take()
+            && upstream.is_quiet()
+        {
+            return Ok(upstream);
+        }
+        match self.forwarder.pool.take() {
+            Some(upstream) => Ok(upstream),
+            None => connect(self.forwarder, self.client),
+        }
+    }
+
+    fn drop_upstream(&mut self) {
+        self.upstream = None;
+        self.buffers
+            .from_upstream
+            .consume(self.buffers.from_upstream.len());
+    }
+
+    /// Answers a request ourselves and ends the stream.
+    fn refuse(&mut self, failure: &Failure, version: Version, head_only: bool) -> Next {
+        if self.forwarder.narrate {
+            let (status, kind, detail) = failure.describe();
+            say(&format!("{status} ({kind}): {detail}"));
+        }
+        failure.write(&mut self.buffers.to_client, version, head_only);
+        let deadline = Instant::now() + self.forwarder.limits.idle.unwrap_or(REQUEST_HEAD);
+        while !self.buffers.to_client.is_empty() {
+            match wait::send(self.client, self.buffers.to_client.filled()) {
+                Ok(0) => match wait(self.client, PollFlags::OUT, None, Some(deadline)) {
+                    Ok(Woken::Ready) => {}
+                    _ => return Next::Drop,
+                },
+                Ok(n) => self.buffers.to_client.consume(n),
+                Err(_) => return Next::Drop,
+            }
+        }
+        Next::HangUp
+    }
+
+    /// Closes our direction and lets the client finish what it is sending: one that is cut off in
+    /// the middle of a write may never read the answer.
+    fn hang_up(&mut self) {
+        if shutdown(self.client, Shutdown::Write).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + LINGER;
+        let mut read = 0;
+        let mut sink = [0; 4096];
+        while read < LINGER_BYTES {
+            match wait::receive(self.client, &mut sink, false) {
+                Ok(Received::Data(n)) => read += n,
+                Ok(Received::Nothing) => {
+                    match wait(self.client, PollFlags::IN, None, Some(deadline)) {
+                        Ok(Woken::Ready) => {}
+                        _ => return,
+                    }
+                }
+                Ok(Received::End) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives back what an idle stream does not need.
+    fn rest(&mut self) {
+        self.park();
+        self.buffers = Buffers::default();
+    }
+
+    /// Lends the connection to whoever needs one.
+    fn park(&mut self) {
+        if let Some(upstream) = self.upstream.take().filter(|u| u.reused) {
+            self.forwarder.pool.put(upstream);
+        }
+    }
+}
+
+/// Checks the request and writes its head, with the credential, into `to_upstream`.
+fn prepare(
+    forwarder: &Forwarder,
+    buffers: &mut Buffers,
+    end: usize,
+) -> std::result::Result<(Terms, RequestBody), (Failure, Version, bool)> {
+    let mut slots = request::slots();
+    let parsed = request::parse(&buffers.from_client.filled()[..end], &mut slots);
+    let request = parsed.map_err(|e| (Failure::Request(e), Version::V11, false))?;
+    let service = &forwarder.service;
+    let head = request.method == "HEAD";
+    let fail = |failure| Err((failure, request.version, head));
+    if !service.origin.prefix.is_empty() && escapes_prefix(&request) {
+        return fail(Failure::DotSegment);
+    }
+    let credential = match service.credential() {
+        Ok(credential) => credential,
+        Err(text) => return fail(Failure::Credential(text)),
+    };
+    inject::write_head(
+        &mut buffers.to_upstream,
+        &request,
+        service,
+        credential.rendered.expose(),
+    );
+    let idempotent = matches!(
+        request.method,
+        "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"
+    );
+    let bodiless = matches!(request.framing, Framing::None | Framing::Length(0));
+    let terms = Terms {
+        asked: Asked {
+            head,
+            websocket: request.websocket,
+        },
+        version: request.version,
+        keep_alive: request.keep_alive,
+        expect_continue: request.expect_continue,
+        replayable: idempotent && bodiless,
+    };
+    let body = RequestBody::new(request.framing);
+    if forwarder.narrate {
+        let path = request.target.split('?').next().unwrap_or_default();
+        say(&format!("{} {path}", request.method));
+    }
+    buffers.from_client.consume(end);
+    Ok((terms, body))
+}
+
+/// Whether a path could lead out of the upstream's prefix; `*` is no path of the prefix at all.
+fn escapes_prefix(request: &Request<'_, '_>) -> bool {
+    let path = request.target.split('?').next().unwrap_or_default();
+    request.target == "*" || has_dot_segment(path)
+}
+
+/// The end of an exchange, for `--verbose`.
+struct Outcome<'a>(&'a std::result::Result<(), Stop>);
+
+impl std::fmt::Display for Outcome<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Ok(()) => "done",
+            Err(Stop::Answer(_)) => "answered by us",
+            Err(Stop::Abort) => "cut short",
+            Err(Stop::Gone) => "the client has gone",
+            Err(Stop::Upgraded) => "upgraded",
+        })
+    }
+}

@@ -2,7 +2,10 @@
 //!
 //! Every block says why it is sound. Nothing here knows what the broker does.
 
+pub mod caller;
+pub mod exec;
 pub mod fd;
+pub mod inherited;
 pub mod memory;
 pub mod process;
 pub mod signal;

@@ -94,7 +94,7 @@ impl Place {
         let key = key.as_str();
         match self {
             Place::Bearer => format!("Bearer {key}"),
-            Place::Basic(None) => format!("Basic {}", base64(key.as_bytes())),
+            Place::Basic(None) => format!("Basic {}", base64(format!(":{key}").as_bytes())),
             Place::Basic(Some(user)) => {
                 format!("Basic {}", base64(format!("{user}:{key}").as_bytes()))
             }
@@ -132,11 +132,14 @@ impl Rule {
     }
 
     fn refusal(&self, request: &Recorded) -> Option<&'static str> {
+        let wanted = self.place.value(&self.key()).into_bytes();
+        // A parameter is overwritten as often as it stands; any other place stands once.
+        let often = matches!(self.place, Place::Query(_));
         match self.place.found(request).as_slice() {
             [] => Some("missing"),
-            [value] if *value == self.place.value(&self.key()).into_bytes() => None,
-            [_] => Some("wrong"),
-            _ => Some("repeated"),
+            found if found.iter().any(|value| *value != wanted) => Some("wrong"),
+            [_, _, ..] if !often => Some("repeated"),
+            _ => None,
         }
     }
 }

@@ -1,0 +1,285 @@
+//! What goes back to the command: the upstream's head without what ends at this hop, or an answer of
+//! our own that nobody can take for the upstream's.
+
+use std::io::Write;
+
+use super::buffer::Buffer;
+use super::dial::DialError;
+use super::tls::TlsError;
+use super::upstream::ConnectError;
+use crate::http::body::BodyError;
+use crate::http::headers::{Name, nominated};
+use crate::http::request::RequestError;
+use crate::http::response::{Response, ResponseError};
+use crate::http::{Framing, Version};
+
+/// How the body of a response goes to the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// As the declared framing has it, or without a body.
+    Framed(Framing),
+    /// There is no body, whatever the fields declare (HEAD, 304): they pass as they are.
+    Bodiless,
+}
+
+/// How the response is to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// The version of the request.
+    pub version: Version,
+    /// How the body goes to the command.
+    pub delivery: Delivery,
+    /// Whether the stream stays open for another request.
+    pub keep_alive: bool,
+}
+
+/// Appends the head of a final or interim response.
+pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) {
+    let version = if shape.version == Version::V10 {
+        "HTTP/1.0"
+    } else {
+        "HTTP/1.1"
+    };
+    put(out, format_args!("{version} {} ", response.status));
+    out.push(response.reason);
+    out.push(b"\r\n");
+    let interim = (100..200).contains(&response.status);
+    for field in response.fields {
+        let passes = match Name::of(field.name) {
+            Name::EndToEnd | Name::Host | Name::Expect | Name::Te => true,
+            Name::ContentLength => shape.delivery == Delivery::Bodiless,
+            Name::Trailer => shape.delivery == Delivery::Framed(Framing::Chunked),
+            Name::TransferEncoding | Name::Connection | Name::Upgrade | Name::HopByHop => false,
+        };
+        if passes && !(response.nominates && nominated(response.fields, field.name)) {
+            out.push(field.name.as_bytes());
+            out.push(b": ");
+            out.push(field.value);
+            out.push(b"\r\n");
+        }
+    }
+    match shape.delivery {
+        Delivery::Framed(Framing::Length(n)) => put(out, format_args!("Content-Length: {n}\r\n")),
+        Delivery::Framed(Framing::Chunked) => out.push(b"Transfer-Encoding: chunked\r\n"),
+        Delivery::Framed(Framing::None | Framing::Close) | Delivery::Bodiless => {}
+    }
+    if response.status == 101 {
+        out.push(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    } else if !interim && !shape.keep_alive {
+        out.push(b"Connection: close\r\n");
+    } else if !interim && shape.version == Version::V10 {
+        out.push(b"Connection: keep-alive\r\n");
+    }
+    out.push(b"\r\n");
+}
+
+fn put(out: &mut Buffer, text: std::fmt::Arguments<'_>) {
+    let mut line = [0u8; 64];
+    let mut rest = &mut line[..];
+    // Every text given to this function is shorter than the line.
+    let _ = rest.write_fmt(text);
+    let written = 64 - rest.len();
+    out.push(&line[..written]);
+}
+
+/// Why we answer ourselves.
+#[derive(Debug)]
+pub enum Failure {
+    /// The request's head is refused.
+    Request(RequestError),
+    /// The request's body is refused.
+    Body(BodyError),
+    /// The request's head did not arrive in time.
+    RequestTimeout,
+    /// The request's body ended early.
+    RequestIncomplete,
+    /// A path with dot segments under an upstream with a prefix.
+    DotSegment,
+    /// No credential; the text names the source.
+    Credential(String),
+    /// No connection to the upstream.
+    Connect(ConnectError),
+    /// The upstream closed the connection or reset it before it answered.
+    Terminated(String),
+    /// The upstream's answer is refused.
+    Response(ResponseError),
+    /// The upstream did not answer in time.
+    ResponseTimeout,
+    /// More interim responses than are taken.
+    TooManyInterim,
+    /// Nothing moved for as long as `--idle-timeout` allows.
+    Idle,
+}
+
+impl Failure {
+    /// Status, error type of RFC 9209 section 2.3, and a sentence that says what happened.
+    pub fn describe(&self) -> (u16, &'static str, String) {
+        match self {
+            Failure::Request(e) => (
+                e.status(),
+                "http_request_error",
+                format!("request refused: {}", e.text()),
+            ),
+            Failure::Body(e) => (
+                400,
+                "http_request_error",
+                format!("request body refused: {}", e.text()),
+            ),
+            Failure::RequestTimeout => (
+                408,
+                "http_request_error",
+                "the request head did not arrive within 30 s of its first byte".into(),
+            ),
+            Failure::RequestIncomplete => (
+                400,
+                "http_request_error",
+                "the request body ended early".into(),
+            ),
+            Failure::DotSegment => {
+                let text = "the path holds a '.' or '..' segment, which could leave the upstream's path prefix";
+                (400, "http_request_error", text.into())
+            }
+            Failure::Credential(text) => (
+                503,
+                "proxy_configuration_error",
+                format!("no credential, so nothing was sent: {text}"),
+            ),
+            Failure::Connect(e) => describe_connect(e),
+            Failure::Terminated(text) => (
+                502,
+                "connection_terminated",
+                format!("the upstream closed the connection before it answered{text}"),
+            ),
+            Failure::Response(e) => {
+                let kind = match e {
+                    ResponseError::HeadTooLarge | ResponseError::TooManyFields => {
+                        "http_response_header_section_size"
+                    }
+                    ResponseError::Upgrade => "http_upgrade_failed",
+                    _ => "http_protocol_error",
+                };
+                (
+                    502,
+                    kind,
+                    format!("the upstream's response was refused: {}", e.text()),
+                )
+            }
+            Failure::ResponseTimeout => {
+                let text = "the upstream did not answer within --response-header-timeout";
+                (504, "http_response_timeout", text.into())
+            }
+            Failure::Idle => (
+                504,
+                "connection_timeout",
+                "nothing moved within --idle-timeout".into(),
+            ),
+            Failure::TooManyInterim => (
+                502,
+                "http_protocol_error",
+                "the upstream sent more than 64 interim responses".into(),
+            ),
+        }
+    }
+
+    /// Appends the whole answer, after which the stream is closed.
+    pub fn write(&self, out: &mut Buffer, version: Version, head_only: bool) {
+        let (status, kind, detail) = self.describe();
+        let title = title(status);
+        let body = format!(
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":{}}}\n",
+            json_string(&detail)
+        );
+        let version = if version == Version::V10 {
+            "1.0"
+        } else {
+            "1.1"
+        };
+        let head = format!(
+            "HTTP/{version} {status} {title}\r\nContent-Type: application/problem+json\r\n\
+             Proxy-Status: broker-exec; error={kind}\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n",
+            body.len(),
+            // RFC 9110 section 15.5.6 wants the methods that would do.
+            if status == 405 {
+                "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+            } else {
+                ""
+            },
+        );
+        out.push(head.as_bytes());
+        if !head_only {
+            out.push(body.as_bytes());
+        }
+    }
+}
+
+fn describe_connect(error: &ConnectError) -> (u16, &'static str, String) {
+    match error {
+        ConnectError::Dial(DialError::Name(text)) => (
+            502,
+            "dns_error",
+            format!("the upstream's name cannot be resolved (by libc's own resolver): {text}"),
+        ),
+        ConnectError::Dial(DialError::Connect(e)) => {
+            let kind = match e.kind() {
+                std::io::ErrorKind::ConnectionRefused => "connection_refused",
+                _ => "destination_unavailable",
+            };
+            (502, kind, format!("cannot connect to the upstream: {e}"))
+        }
+        ConnectError::Dial(DialError::Late) | ConnectError::Tls(TlsError::Late) => (
+            502,
+            "connection_timeout",
+            "no connection to the upstream within --connect-timeout".into(),
+        ),
+        ConnectError::Dial(DialError::Proxy(text)) => (
+            502,
+            "destination_unavailable",
+            format!("the proxy on the way out opened no tunnel: {text}"),
+        ),
+        ConnectError::Tls(TlsError::Certificate(text)) => (
+            502,
+            "tls_certificate_error",
+            format!("the upstream's certificate is not acceptable: {text} (--cacert adds roots)"),
+        ),
+        ConnectError::Tls(TlsError::Protocol(text)) => {
+            (502, "tls_protocol_error", format!("TLS failed: {text}"))
+        }
+        ConnectError::Tls(TlsError::Transport(e)) => (
+            502,
+            "tls_protocol_error",
+            format!("the connection broke during the TLS handshake: {e}"),
+        ),
+        ConnectError::Dial(DialError::Gone) | ConnectError::Tls(TlsError::Gone) => {
+            (502, "connection_terminated", "the client has gone".into())
+        }
+    }
+}
+
+fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Bad Gateway",
+    }
+}
+
+fn json_string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

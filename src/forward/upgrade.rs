@@ -1,0 +1,119 @@
+//! After a 101 the stream carries another protocol: bytes both ways, each end kept apart.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use rustix::event::PollFlags;
+use rustix::net::{Shutdown, shutdown};
+
+use super::Forwarder;
+use super::buffer::Buffer;
+use super::exchange::Buffers;
+use super::upstream::Upstream;
+use super::wait::{self, Received, Woken, wait};
+
+/// Relays until both directions have ended, one of the peers breaks, or nothing moves for too long.
+pub fn relay(
+    forwarder: &Forwarder,
+    client: BorrowedFd<'_>,
+    upstream: &mut Upstream,
+    buffers: &mut Buffers,
+) -> io::Result<()> {
+    // What came behind the heads is the first of the new protocol.
+    let mut up = Direction::from(std::mem::take(&mut buffers.from_client));
+    let mut down = Direction::from(std::mem::take(&mut buffers.to_client));
+    down.buffer.push(buffers.from_upstream.filled());
+    buffers.from_upstream.consume(buffers.from_upstream.len());
+    while !(up.closed && down.closed) {
+        let mut progress = false;
+        if up.wants_more() {
+            let received = wait::receive(client, up.buffer.spare(1), false)?;
+            progress |= up.took(received);
+        }
+        while !up.buffer.is_empty() {
+            match upstream.send(up.buffer.filled())? {
+                0 => break,
+                n => up.buffer.consume(n),
+            }
+            progress = true;
+        }
+        if up.has_ended() && upstream.flush()? {
+            upstream.finish_sending();
+            up.closed = true;
+            progress = true;
+        }
+        if down.wants_more() {
+            let received = upstream.receive(down.buffer.spare(1), false)?;
+            progress |= down.took(received);
+        }
+        while !down.buffer.is_empty() {
+            match wait::send(client, down.buffer.filled())? {
+                0 => break,
+                n => down.buffer.consume(n),
+            }
+            progress = true;
+        }
+        if down.has_ended() {
+            shutdown(client, Shutdown::Write)?;
+            down.closed = true;
+            progress = true;
+        }
+        if progress || (up.closed && down.closed) {
+            continue;
+        }
+        let mut from_client = PollFlags::empty();
+        from_client.set(PollFlags::IN, up.wants_more());
+        from_client.set(PollFlags::OUT, !down.buffer.is_empty());
+        let mut from_upstream = PollFlags::empty();
+        from_upstream.set(PollFlags::IN, down.wants_more());
+        from_upstream.set(
+            PollFlags::OUT,
+            !up.buffer.is_empty() || !upstream.is_flushed(),
+        );
+        let other = (!from_upstream.is_empty()).then(|| (upstream.as_fd(), from_upstream));
+        let deadline = forwarder.limits.idle.map(|idle| Instant::now() + idle);
+        match wait(client, from_client, other, deadline)? {
+            Woken::Ready => {}
+            // Both ways of the client's stream are shut: nobody is left to relay for.
+            Woken::Gone | Woken::Late => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes one way.
+struct Direction {
+    buffer: Buffer,
+    /// The sender has ended its direction.
+    ended: bool,
+    /// The receiver has been told.
+    closed: bool,
+}
+
+impl Direction {
+    fn from(buffer: Buffer) -> Direction {
+        Direction {
+            buffer,
+            ended: false,
+            closed: false,
+        }
+    }
+
+    fn wants_more(&self) -> bool {
+        !self.ended && self.buffer.is_empty()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended && self.buffer.is_empty() && !self.closed
+    }
+
+    fn took(&mut self, received: Received) -> bool {
+        match received {
+            Received::Data(n) => self.buffer.fill(n),
+            Received::End => self.ended = true,
+            Received::Nothing => return false,
+        }
+        true
+    }
+}
