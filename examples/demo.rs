@@ -121,8 +121,10 @@ impl Demo {
     /// The contrast: what `API_KEY=... command` gives away.
     fn the_habit(&mut self) {
         println!("1. The habit: the key in an environment variable");
-        println!("   $ API_KEY=$(cat key) bash -c 'printenv API_KEY; cat /proc/self/environ'");
-        let look = "printenv API_KEY; tr '\\0' '\\n' < /proc/self/environ | grep ^API_KEY=";
+        println!(
+            "   $ API_KEY=$(cat key) bash -c 'printenv API_KEY; tr ... < /proc/$$/environ | grep KEY'"
+        );
+        let look = "printenv API_KEY; tr '\\0' '\\n' < /proc/$$/environ | grep ^API_KEY=";
         let output = Command::new("bash")
             .args(["-c", look])
             .env("API_KEY", self.key.as_str())
@@ -131,7 +133,11 @@ impl Demo {
             Ok(output) => {
                 let seen = String::from_utf8_lossy(&output.stdout);
                 seen.lines().for_each(|line| println!("   | {line}"));
-                println!("   Whatever the command runs can read it, and so can its neighbours.");
+                let leaks = seen.matches(self.key.as_str()).count() == 2;
+                self.check(
+                    leaks,
+                    "whatever it runs can read the key, and so can every process of its user",
+                );
             }
             Err(err) => self.check(false, &format!("bash runs: {err}")),
         }
