@@ -121,7 +121,7 @@ impl Failure {
                 format!("request refused: {}", e.text()),
             ),
             Failure::Body(e) => (
-                400,
+                e.status(),
                 "http_request_error",
                 format!("request body refused: {}", e.text()),
             ),
@@ -260,6 +260,7 @@ fn title(status: u16) -> &'static str {
         400 => "Bad Request",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",

@@ -332,8 +332,9 @@ fn prepare(
     end: usize,
 ) -> std::result::Result<(Terms, RequestBody), (Failure, Version, bool)> {
     let mut slots = request::slots();
-    let parsed = request::parse(&buffers.from_client.filled()[..end], &mut slots);
-    let request = parsed.map_err(|e| (Failure::Request(e), Version::V11, false))?;
+    let head = &buffers.from_client.filled()[..end];
+    let request = request::parse(head, &mut slots)
+        .map_err(|e| (Failure::Request(e), request::claimed_version(head), false))?;
     let service = &forwarder.service;
     let head = request.method == "HEAD";
     let fail = |failure| Err((failure, request.version, head));

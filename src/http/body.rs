@@ -21,6 +21,17 @@ pub enum BodyError {
 }
 
 impl BodyError {
+    /// The status of the refusal when a request has this body.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            // RFC 9112 section 7.1.1 wants a limit on chunk extensions and a 4xx beyond it.
+            BodyError::LineTooLong => 413,
+            BodyError::TrailersTooLarge => 431,
+            _ => 400,
+        }
+    }
+
     /// One clause for an error text.
     #[must_use]
     pub fn text(self) -> &'static str {

@@ -1,0 +1,12 @@
+//! Hostile commands and hostile upstreams against the real binary, both sides scripted byte by byte
+//! over raw sockets. One program, so that what has to wait for a deadline waits beside the rest.
+
+mod chunks;
+mod heads;
+mod limits;
+mod requests;
+#[path = "../support/mod.rs"]
+mod support;
+mod wire;
+
+donor!();
