@@ -154,10 +154,7 @@ impl<'c> Exchange<'c> {
 
     /// Whether more of the request body must come from the client before anything can go up.
     fn wants_client(&self) -> bool {
-        !self.body.is_done()
-            && self.deaf.is_none()
-            && !self.has_unsent()
-            && !self.body.can_go_on(&self.buffers.from_client)
+        !self.body.is_done() && self.deaf.is_none() && !self.has_unsent()
     }
 
     /// Whether there is room for more of the response.
@@ -170,9 +167,12 @@ impl<'c> Exchange<'c> {
         (self.body.is_done() || self.deaf.is_some()) && !self.has_unsent()
     }
 
-    pub(super) fn has_unsent(&self) -> bool {
+    /// Whether bytes of the request wait for the upstream to take them.
+    fn has_unsent(&self) -> bool {
         self.deaf.is_none()
-            && (self.sent < self.buffers.to_upstream.len() || !self.upstream.is_flushed())
+            && (self.sent < self.buffers.to_upstream.len()
+                || !self.upstream.is_flushed()
+                || self.body.can_go_on(&self.buffers.from_client))
     }
 
     fn read_client(&mut self) -> Result<bool, Stop> {
