@@ -143,7 +143,9 @@ impl Exchange<'_> {
                 }
             }
             Rest::Chunked(chunked) => loop {
-                let (consumed, event) = chunked.step(from.filled()).map_err(|_| Stop::Abort)?;
+                let (consumed, event) = chunked
+                    .step(from.filled())
+                    .map_err(|e| Stop::Answer(Failure::ResponseBody(e)))?;
                 match event {
                     Event::More => {
                         from.consume(consumed);
@@ -234,6 +236,8 @@ impl Exchange<'_> {
                 Err(_) => return Err(Stop::Gone),
             }
             progress = true;
+            // Of a final response, or of an interim one that is not out yet.
+            self.begun = self.status != 0 || !self.buffers.to_client.is_empty();
         }
         self.buffers.to_client.release(LARGE);
         Ok(progress)

@@ -74,6 +74,8 @@ pub struct Exchange<'c> {
     pub(super) deaf: Option<io::Error>,
     /// The status of the final response, once it is known.
     pub(super) status: u16,
+    /// Whether the client may have seen some of what is not an answer of ours.
+    pub(super) begun: bool,
     /// Whether the stream stays open afterwards.
     pub(super) keep_alive: bool,
     /// Whether the upstream's connection may carry another request.
@@ -108,6 +110,7 @@ impl<'c> Exchange<'c> {
             interim: 0,
             deaf: None,
             status: 0,
+            begun: false,
             keep_alive: false,
             reusable: false,
             retried: false,
@@ -121,7 +124,7 @@ impl<'c> Exchange<'c> {
         let outcome = self.pump();
         // The head held the credential.
         self.buffers.to_upstream.wipe();
-        if matches!(outcome, Err(Stop::Answer(_))) && self.status != 0 {
+        if matches!(outcome, Err(Stop::Answer(_))) && self.begun {
             return Err(Stop::Abort);
         }
         outcome
@@ -274,11 +277,7 @@ impl<'c> Exchange<'c> {
             Ok(Woken::Late) if head.is_some_and(|head| head <= Instant::now()) => {
                 Err(Stop::Answer(Failure::ResponseTimeout))
             }
-            Ok(Woken::Late) => Err(if self.status == 0 {
-                Stop::Answer(Failure::Idle)
-            } else {
-                Stop::Abort
-            }),
+            Ok(Woken::Late) => Err(Stop::Answer(Failure::Idle)),
             Err(_) => Err(Stop::Abort),
         }
     }

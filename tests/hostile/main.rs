@@ -5,8 +5,10 @@ mod chunks;
 mod heads;
 mod limits;
 mod requests;
+mod responses;
 #[path = "../support/mod.rs"]
 mod support;
+mod truncation;
 mod wire;
 
 donor!();
