@@ -6,9 +6,11 @@ mod heads;
 mod limits;
 mod requests;
 mod responses;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod truncation;
+mod upgrade;
 mod wire;
 
 donor!();
