@@ -32,6 +32,8 @@ pub struct Downward {
     interim: usize,
     /// The status of the final response, once it is known.
     status: Option<u16>,
+    /// Whether the client may have seen some of what is not an answer of ours.
+    begun: bool,
     keep_alive: bool,
     reusable: bool,
 }
@@ -83,6 +85,7 @@ impl Downward {
             scanner: HeadScanner::default(),
             interim: 0,
             status: None,
+            begun: false,
             keep_alive: false,
             reusable: false,
         }
@@ -91,6 +94,11 @@ impl Downward {
     /// The status of the final response, once its head has been taken.
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// Whether an answer of our own would come too late.
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Whether the final head is still awaited.
@@ -217,7 +225,8 @@ impl Downward {
                 from.consume(from.len());
             }
             Rest::Chunked(chunked) => loop {
-                let (consumed, event) = chunked.step(from.filled()).map_err(|_| Stop::Abort)?;
+                let step = chunked.step(from.filled());
+                let (consumed, event) = step.map_err(Failure::ResponseBody)?;
                 match event {
                     Event::More => {
                         from.consume(consumed);
@@ -235,7 +244,8 @@ impl Downward {
                     Event::End(n) => {
                         if body.in_chunks {
                             let section = &from.filled()[consumed - n..consumed];
-                            push_last_chunk(to, section, |_| true).map_err(|_| Stop::Abort)?;
+                            push_last_chunk(to, section, |_| true)
+                                .map_err(Failure::ResponseBody)?;
                         }
                         from.consume(consumed);
                         self.stage = Stage::Done;
@@ -309,6 +319,8 @@ impl Downward {
                 Err(_) => return Err(Stop::Gone),
             }
             progress = true;
+            // Of a final response, or of an interim one that is not out yet.
+            self.begun = self.status.is_some() || !buffers.to_client.is_empty();
         }
         buffers.to_client.release(LARGE);
         Ok(progress)

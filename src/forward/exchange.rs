@@ -38,7 +38,7 @@ impl Exchange<'_> {
         let outcome = self.pump();
         self.buffers.to_upstream.wipe();
         match outcome {
-            Err(Stop::Answer(_)) if self.down.status().is_some() => Err(Stop::Abort),
+            Err(Stop::Answer(_)) if self.down.has_begun() => Err(Stop::Abort),
             outcome => outcome,
         }
     }

@@ -50,6 +50,8 @@ pub enum Failure {
     Terminated(String),
     /// The upstream's answer is refused.
     Response(ResponseError),
+    /// The upstream's body is refused, and nothing of the response has been passed on.
+    ResponseBody(BodyError),
     /// The upstream did not answer in time.
     ResponseTimeout,
     /// More interim responses than are taken.
@@ -111,6 +113,11 @@ impl Failure {
                     format!("the upstream's response was refused: {}", e.text()),
                 )
             }
+            Failure::ResponseBody(e) => (
+                502,
+                "http_protocol_error",
+                format!("the upstream's response was refused: {}", e.text()),
+            ),
             Failure::ResponseTimeout => {
                 let text = "the upstream did not answer within --response-header-timeout";
                 (504, "http_response_timeout", text.into())

@@ -5,8 +5,12 @@ mod chunks;
 mod heads;
 mod limits;
 mod requests;
+mod responses;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
+mod truncation;
+mod upgrade;
 mod wire;
 
 donor!();
