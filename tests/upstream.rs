@@ -28,7 +28,7 @@ fn the_encodings_are_the_known_ones() {
 }
 
 #[test]
-fn the_api_demands_the_credential_once_and_right() {
+fn the_api_demands_the_credential_and_only_the_right_one() {
     let key = Key::random();
     let upstream = Upstream::api(false, Rule::new(Place::Query("app_key"), &key));
     let encoded = key
