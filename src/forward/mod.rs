@@ -175,6 +175,8 @@ impl Connection<'_> {
         }
     }
 
+    // Not inlined: its frame, with room for all the fields of a head, is no part of an idle stack.
+    #[inline(never)]
     /// Forwards the request whose head is the first `end` bytes of the buffer.
     fn exchange(&mut self, end: usize) -> Next {
         let started = Instant::now();
@@ -317,6 +319,7 @@ impl Connection<'_> {
     fn rest(&mut self) {
         self.park();
         self.buffers = Buffers::default();
+        crate::sys::stack::trim();
     }
 
     /// Lends the connection to whoever needs one.
