@@ -70,7 +70,14 @@ impl Buffer {
     /// The room that the next read should get at least: a read that took all it was given suggests
     /// that a large body flows, and that fewer, larger reads would do.
     pub fn next_read(&self) -> usize {
-        if self.flooded { (2 * self.data.len()).min(LARGE).saturating_sub(self.len()).max(1) } else { 1 }
+        if self.flooded {
+            (2 * self.data.len())
+                .min(LARGE)
+                .saturating_sub(self.len())
+                .max(1)
+        } else {
+            1
+        }
     }
 
     /// Appends bytes.
