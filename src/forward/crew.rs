@@ -184,21 +184,28 @@ impl Shared {
         }
     }
 
-    /// Ends a stream and makes the next, unless enough threads wait already.
+    /// Ends a stream and makes the next, unless enough threads wait already. No system call is made
+    /// while the state is locked: every dial needs it.
     fn next(&self, seat: usize, ended: Arc<OwnedFd>) -> Option<Arc<OwnedFd>> {
-        let next = if self.state().has_enough() {
-            None
-        } else {
-            pair()
-        };
         let mut state = self.state();
         let old = state.seats[seat].take();
-        state.waiting.retain(|(waiting, _)| *waiting != seat);
-        // Whoever sees the place free finds the descriptor closed.
+        let unused = state
+            .waiting
+            .iter()
+            .position(|(waiting, _)| *waiting == seat);
+        let unused = unused.map(|at| state.waiting.swap_remove(at));
+        let enough = state.has_enough();
+        drop(state);
+        // Whoever then sees the place free finds the descriptor closed.
         let dialled = old.as_ref().is_some_and(|old| old.dialled.is_some());
-        drop((old, ended));
+        drop((old, ended, unused));
+        let next = if enough { None } else { pair() };
+        let mut state = self.state();
         state.live -= usize::from(dialled);
-        let (ours, theirs) = next.filter(|_| !state.has_enough())?;
+        if state.closing {
+            return None;
+        }
+        let (ours, theirs) = next?;
         state.seats[seat] = Some(Seat {
             stream: ours.clone(),
             dialled: None,

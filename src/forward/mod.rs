@@ -84,14 +84,12 @@ impl Forwarder {
 
     /// Serves one stream to its end.
     pub fn serve(&self, stream: &OwnedFd) {
-        if wait::prepare(stream).is_err() {
-            return;
-        }
         let mut connection = Connection {
             forwarder: self,
             client: stream.as_fd(),
             buffers: Buffers::default(),
             upstream: None,
+            ticks: false,
         };
         connection.run();
         connection.park();
@@ -109,6 +107,9 @@ struct Connection<'f> {
     client: BorrowedFd<'f>,
     buffers: Buffers,
     upstream: Option<Upstream>,
+    /// Whether a read from the client may block: it then ends with the next `TICK`. A stream that
+    /// never carries a request is spared the system call that this takes.
+    ticks: bool,
 }
 
 /// What becomes of a stream after an exchange.
@@ -150,7 +151,7 @@ impl Connection<'_> {
             if deadline.is_none() && !buffer.is_empty() {
                 deadline = Some(Instant::now() + REQUEST_HEAD);
             }
-            match wait::receive(self.client, buffer.spare(1), true) {
+            match wait::receive(self.client, buffer.spare(1), self.ticks) {
                 Ok(Received::Data(n)) => {
                     buffer.fill(n);
                     continue;
@@ -181,6 +182,7 @@ impl Connection<'_> {
     fn exchange(&mut self, end: usize) -> Next {
         let started = Instant::now();
         let forwarder = self.forwarder;
+        self.ticks = self.ticks || wait::prepare(self.client).is_ok();
         let (terms, up) = match prepare(
             &forwarder.service,
             &mut self.buffers,
