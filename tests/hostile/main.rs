@@ -2,10 +2,13 @@
 //! over raw sockets. One program, so that what has to wait for a deadline waits beside the rest.
 
 mod chunks;
+mod front;
 mod heads;
 mod limits;
+mod pool;
 mod requests;
 mod responses;
+mod stages;
 mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
