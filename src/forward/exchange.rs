@@ -193,7 +193,12 @@ impl<'c> Exchange<'c> {
     }
 
     fn read_upstream(&mut self) -> Result<bool, Stop> {
-        let block = self.only_awaits_upstream() && self.forwarder.limits.response_header > 2 * TICK;
+        // An upstream that dribbles a head or framing would always be read and never slept on, which
+        // is where deadlines and the client are looked at.
+        let begun = self.interim > 0 || !self.buffers.from_upstream.is_empty();
+        let block = self.only_awaits_upstream()
+            && !begun
+            && self.forwarder.limits.response_header > 2 * TICK;
         let buffer = &mut self.buffers.from_upstream;
         let want = buffer.next_read();
         match self.upstream.receive(buffer.spare(want), block) {
