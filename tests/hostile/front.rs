@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::support::DEADLINE;
 
@@ -60,21 +61,20 @@ pub fn read_head(tcp: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// Sends one byte at a time, at this pace, for as long as the peer takes them. The pace is kept by
-/// waiting for the peer to end, which it may do at any moment.
-pub fn dribble(tcp: &mut TcpStream, bytes: &[u8], pace: std::time::Duration) -> bool {
+/// Sends one byte at a time, at this pace, for as long as the peer takes them.
+pub fn dribble(tcp: &mut TcpStream, bytes: &[u8], pace: Duration) -> bool {
+    bytes
+        .iter()
+        .all(|byte| tcp.write_all(&[*byte]).is_ok() && paced(tcp, pace))
+}
+
+/// Lets this time pass unless the peer ends first. What it sends is of no interest.
+pub fn paced(tcp: &mut TcpStream, pace: Duration) -> bool {
     tcp.set_read_timeout(Some(pace)).expect("set a timeout");
-    for byte in bytes {
-        if tcp.write_all(&[*byte]).is_err() {
-            return false;
-        }
-        match tcp.read(&mut [0; 4096]) {
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(1..) => {}
-            _ => return false,
-        }
+    match tcp.read(&mut [0; 4096]) {
+        Err(err) => err.kind() == io::ErrorKind::WouldBlock,
+        Ok(read) => read > 0,
     }
-    true
 }
 
 /// Whether the peer closes, within the deadline.

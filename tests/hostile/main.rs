@@ -2,6 +2,7 @@
 //! over raw sockets. One program, so that what has to wait for a deadline waits beside the rest.
 
 mod chunks;
+mod deadlines;
 mod front;
 mod heads;
 mod limits;
@@ -14,6 +15,8 @@ mod streaming;
 mod support;
 mod truncation;
 mod upgrade;
+mod vanish;
+mod way_out;
 mod wire;
 
 donor!();
