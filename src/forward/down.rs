@@ -106,6 +106,11 @@ impl Downward {
         matches!(self.stage, Stage::Head)
     }
 
+    /// Whether a part of the final head, or an interim one, has arrived.
+    pub fn is_in_head(&self, buffers: &Buffers) -> bool {
+        self.awaits_head() && (self.interim > 0 || !buffers.from_upstream.is_empty())
+    }
+
     /// Whether the client's stream stays open afterwards.
     pub fn keep_alive(&self) -> bool {
         self.keep_alive

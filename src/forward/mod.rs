@@ -154,6 +154,10 @@ impl Connection<'_> {
             match wait::receive(self.client, buffer.spare(1), self.ticks) {
                 Ok(Received::Data(n)) => {
                     buffer.fill(n);
+                    // Whoever dribbles never lets us wait, which is where time is looked at.
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return Err(Failure::RequestTimeout);
+                    }
                     continue;
                 }
                 Ok(Received::Nothing) => {}

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::support::{Conn, Http, Key, Place, Response, Session, Upstream};
+use crate::support::{Ca, Conn, Http, Key, Place, Response, Session, Upstream};
 
 /// A request that arrived at the upstream from its first to its last byte.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,6 +144,34 @@ pub fn session(upstream: &Upstream, options: &[&str]) -> Session {
         &Place::Header("X-Api-Key"),
         options,
     )
+}
+
+/// A session towards this URL that trusts this authority.
+pub fn towards(url: &str, ca: Option<&Ca>, options: &[&str]) -> Session {
+    towards_with(url, ca, options, &[])
+}
+
+/// As `towards`, with these variables and no other proxy settings.
+pub fn towards_with(
+    url: &str,
+    ca: Option<&Ca>,
+    options: &[&str],
+    variables: &[(&str, String)],
+) -> Session {
+    let place = Place::Header("X-Api-Key").inject();
+    let mut all = vec!["-u", url, "-k", "env:API_KEY", "-i", &place];
+    if let Some(ca) = ca {
+        all.extend(["--cacert", ca.pem_file().to_str().expect("a plain path")]);
+    }
+    all.extend(options);
+    Session::start_with(all, |command| {
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name);
+            command.env_remove(name.to_uppercase());
+        }
+        command.env("API_KEY", Key::random().as_str());
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+    })
 }
 
 /// Sends hostile bytes, `step` at a time. The broker may rightly stop reading in the middle.
