@@ -2,6 +2,8 @@
 # make check      every test
 # make demo       the main job, shown end to end
 # make install    PREFIX, DESTDIR, BINDIR and MANDIR as usual
+# make fuzz       each fuzz target for FUZZ_SECONDS (60)
+# make soak       SOAK_REQUESTS (1000000) requests with faults on both sides
 # make help       the rest
 
 ARCH    := $(shell uname -m)
@@ -59,6 +61,13 @@ demo: tools-tests $(BIN)
 bench: $(BIN)
 	bench/run '$(BIN)'
 
+fuzz: tools
+	@$(call need,g++,install the package g++)
+	fuzz/run
+
+soak: $(BIN)
+	$(CARGO) run --quiet --release --locked --target $(TARGET) --example soak -- '$(BIN)'
+
 lint: tools
 	@$(call need,mandoc,install the package mandoc)
 	$(CARGO) fmt --all --check
@@ -115,8 +124,8 @@ clean:
 	rm -rf dist
 
 help:
-	@echo 'targets: all check demo bench lint man reproducible install uninstall dist clean'
-	@echo 'settings: PREFIX DESTDIR BINDIR MANDIR TARGET CARGO'
+	@echo 'targets: all check demo bench fuzz soak lint man reproducible install uninstall dist clean'
+	@echo 'settings: PREFIX DESTDIR BINDIR MANDIR TARGET CARGO FUZZ_SECONDS SOAK_REQUESTS'
 
 # $(call need,TOOL,ADVICE)
 need = command -v $(1) >/dev/null || { echo 'missing: $(1): $(2)' >&2; exit 1; }
@@ -133,5 +142,5 @@ tools-tests: tools
 	@$(call need,python3,install the package python3)
 	@$(call need,curl,install the package curl)
 
-.PHONY: all check demo bench lint man reproducible install uninstall dist clean help tools tools-tests
+.PHONY: all check demo bench fuzz soak lint man reproducible install uninstall dist clean help tools tools-tests
 .DELETE_ON_ERROR:

@@ -6,6 +6,7 @@
 //! to. The credential stays in the broker's memory.
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 #![deny(unsafe_code)]
+#![cfg_attr(fuzzing, allow(missing_docs, missing_debug_implementations))]
 
 #[cfg(target_os = "linux")]
 pub mod child;
@@ -33,3 +34,11 @@ mod sys;
 
 #[cfg(target_os = "linux")]
 pub use error::Error;
+
+/// What the fuzz targets (`fuzz/`) get at beyond the public rooms.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::door::control;
+    pub use crate::forward::crew::Crew;
+    pub use crate::forward::{Forwarder, Limits};
+}

@@ -95,6 +95,12 @@ impl Forwarder {
         connection.park();
     }
 
+    /// Has the next connections to the upstream be these, in order.
+    #[cfg(fuzzing)]
+    pub fn connect_to(&self, sockets: Vec<OwnedFd>) {
+        self.pool.give(sockets);
+    }
+
     /// Closes the idle connections to the upstream.
     pub fn close(&self) {
         self.pool.clear();

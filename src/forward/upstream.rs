@@ -113,6 +113,8 @@ pub struct Pool {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     connect_timeout: Duration,
     idle: Mutex<VecDeque<(Instant, Upstream)>>,
+    #[cfg(fuzzing)]
+    given: Mutex<VecDeque<OwnedFd>>,
 }
 
 impl Pool {
@@ -140,6 +142,8 @@ impl Pool {
             tls,
             connect_timeout,
             idle: Mutex::default(),
+            #[cfg(fuzzing)]
+            given: Mutex::default(),
         })
     }
 
@@ -179,6 +183,14 @@ impl Pool {
             client,
             deadline: Instant::now() + self.connect_timeout,
         };
+        #[cfg(fuzzing)]
+        if let Some(socket) = self.given.lock().ok().and_then(|mut g| g.pop_front()) {
+            return Ok(Upstream {
+                socket,
+                tls: None,
+                reused: false,
+            });
+        }
         let socket = self.dialer.dial(patience).map_err(|e| {
             self.dialer.forget();
             ConnectError::Dial(e)
@@ -195,6 +207,14 @@ impl Pool {
             tls,
             reused: false,
         })
+    }
+
+    /// Has the next connections be these; what was left of the last ones is closed.
+    #[cfg(fuzzing)]
+    pub fn give(&self, sockets: Vec<OwnedFd>) {
+        if let Ok(mut given) = self.given.lock() {
+            *given = sockets.into();
+        }
     }
 
     /// Closes every idle connection.
