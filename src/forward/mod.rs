@@ -12,6 +12,7 @@ mod exchange;
 mod failure;
 mod inject;
 mod proxy;
+mod scrub;
 mod tls;
 mod up;
 mod upgrade;
