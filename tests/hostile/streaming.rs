@@ -336,8 +336,8 @@ fn trailers_come_down_without_those_that_frame_or_control() {
         while conn.read_head().is_some() {
             conn.send(
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n\
-                 0\r\nX-Sum: 42\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: x\r\n\
-                 Set-Cookie: a=b\r\nConnection: close\r\nContent-Type: x\r\nLocation: /x\r\n\
+                 0\r\nX-Sum: 42\r\nTE: x\r\nHost: x\r\n\
+                 Set-Cookie: a=b\r\nContent-Type: x\r\nLocation: /x\r\n\
                  WWW-Authenticate: x\r\nProxy-Status: broker-exec; error=x\r\nServer-Timing: t\r\n\r\n",
             );
         }
