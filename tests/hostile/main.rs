@@ -3,6 +3,7 @@
 
 mod chunks;
 mod deadlines;
+mod differential;
 mod front;
 mod heads;
 mod limits;
