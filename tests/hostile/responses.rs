@@ -159,6 +159,8 @@ fn bad_chunks_are_an_incomplete_message_after_we_began() {
         "3\r\nabc!\r\n",
         "0\r\nA : b\r\n\r\n",
         "0\r\nA: b\n\r\n",
+        "0\r\nContent-Length: 5\r\n\r\n",
+        "0\r\nConnection: close\r\n\r\n",
         "0\n\r\n",
     ]);
     let bodies: Vec<&'static str> = bodies.collect();
