@@ -108,9 +108,9 @@ impl Exchange<'_> {
     fn read_upstream(&mut self) -> Result<Read, Stop> {
         let request_sent = !self.up.has_unsent(self.buffers, self.upstream)
             && !self.up.wants_client(self.buffers, self.upstream);
-        // An upstream that dribbles a head would always be read and never slept on, which is where
+        // An upstream that dribbles would always be read and never slept on, which is where
         // deadlines and the client are looked at. So is a deadline that the read could not keep.
-        let dribbles = self.down.is_in_head(self.buffers);
+        let dribbles = self.down.is_partial(self.buffers);
         let tight = |limit| limit < 2 * TICK;
         let block = request_sent
             && !dribbles

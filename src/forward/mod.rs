@@ -32,6 +32,7 @@ use crate::http::request::{self, Request};
 use crate::http::response::Asked;
 use crate::service::{Service, has_dot_segment};
 use buffer::Buffers;
+use crew::Serve;
 use down::{Downward, Terms};
 use exchange::{Exchange, connect};
 use failure::{Failure, Stop};
@@ -82,8 +83,15 @@ impl Forwarder {
         })
     }
 
-    /// Serves one stream to its end.
-    pub fn serve(&self, stream: &OwnedFd) {
+    /// Has the next connections to the upstream be these, in order.
+    #[cfg(fuzzing)]
+    pub fn connect_to(&self, sockets: Vec<OwnedFd>) {
+        self.pool.give(sockets);
+    }
+}
+
+impl Serve for Forwarder {
+    fn serve(&self, stream: &OwnedFd) {
         let mut connection = Connection {
             forwarder: self,
             client: stream.as_fd(),
@@ -95,14 +103,7 @@ impl Forwarder {
         connection.park();
     }
 
-    /// Has the next connections to the upstream be these, in order.
-    #[cfg(fuzzing)]
-    pub fn connect_to(&self, sockets: Vec<OwnedFd>) {
-        self.pool.give(sockets);
-    }
-
-    /// Closes the idle connections to the upstream.
-    pub fn close(&self) {
+    fn rest(&self) {
         self.pool.clear();
     }
 }
