@@ -70,6 +70,8 @@ pub struct Exchange<'c> {
     /// How much of `to_upstream` has been sent; it is kept while the request may be sent again.
     pub(super) sent: usize,
     pub(super) interim: usize,
+    /// Whether any of the request may have left: `sent` starts anew behind the head.
+    pub(super) left: bool,
     /// The upstream takes no more of the request.
     pub(super) deaf: Option<io::Error>,
     /// The status of the final response, once it is known.
@@ -107,6 +109,7 @@ impl<'c> Exchange<'c> {
             answer: Answer::Head,
             scanner: HeadScanner::default(),
             sent: 0,
+            left: false,
             interim: 0,
             deaf: None,
             status: 0,
@@ -239,7 +242,7 @@ impl<'c> Exchange<'c> {
     /// A connection that was idle may have been closed by the upstream just as we used it. The
     /// request goes out again, once, on a new one: when it provably never left, or may be repeated.
     fn send_again(&mut self, error: Option<io::Error>) -> Result<bool, Stop> {
-        let never_left = self.deaf.is_some() && self.sent == 0;
+        let never_left = self.deaf.is_some() && !self.left;
         if self.retried || !self.upstream.reused || !(self.terms.replayable || never_left) {
             let why = error
                 .or(self.deaf.take())

@@ -103,8 +103,15 @@ impl Exchange<'_> {
                 let rest = &self.buffers.to_upstream.filled()[self.sent..];
                 match self.upstream.send(rest) {
                     Ok(0) => break,
-                    Ok(n) => self.sent += n,
-                    Err(e) => self.deaf = Some(e),
+                    Ok(n) => {
+                        self.sent += n;
+                        self.left = true;
+                    }
+                    Err(e) => {
+                        // One record may have left before the next could not.
+                        self.left |= self.upstream.is_tls();
+                        self.deaf = Some(e);
+                    }
                 }
                 progress = true;
                 continue;
