@@ -96,7 +96,7 @@ def render(options, field, absent, titles, results, failures):
         f"Linux {kernel}, {cores} cores ({processor()}), everything on loopback, upstream nginx with one worker. "
         f"{options.rounds} interleaved rounds{' (quick: rough numbers)' if options.quick else ''}; "
         f"{options.secs:g} s per rate, {options.download} MiB down, {options.upload} MiB up, "
-        f"{options.idle} idle connections. Only ratios within one run mean something.",
+        f"{options.idle} idle connections; load average before: {options.load_before:.1f}. Only ratios within one run mean something.",
         versions + ".",
         "## Against the targets",
         "The broker's number divided by the rival's of the same round: median (least – greatest; quartiles for start-up).",

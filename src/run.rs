@@ -172,9 +172,11 @@ impl Broker {
         let forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
         let forwarder = Arc::new(forwarder);
         let serving = forwarder.clone();
-        let crew = Arc::new(Crew::new(self.max_connections, move |stream| {
-            serving.serve(stream)
-        }));
+        let crew = Arc::new(Crew::new(
+            self.max_connections,
+            self.limits.idle,
+            move |stream| serving.serve(stream),
+        ));
         // The command is started first: a fork copies one thread, and there is only one yet. Its
         // dials wait in the socket until the next lines have run.
         let child = Child::spawn(command, theirs.as_fd(), number, self.allow_new_privs)?;

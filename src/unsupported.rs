@@ -27,7 +27,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn answer(option: Option<&OsStr>) -> Option<String> {
+/// What a question is answered with; everything else is no question.
+pub fn answer(option: Option<&OsStr>) -> Option<String> {
     match option?.to_str()? {
         "--capabilities" => Some(format!(
             "{{\"name\":\"broker-exec\",\"version\":\"{VERSION}\",\"broker\":false}}\n"

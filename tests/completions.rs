@@ -22,6 +22,7 @@ fn offers(words: &[&str]) -> Vec<String> {
         _broker_exec
         printf '%s\n' "${COMPREPLY[@]}""#;
     let mut bash = Command::new("bash");
+    bash.env_remove("BASH_ENV");
     let output = bash
         .args(["--norc", "-c", &(script("bash") + driver), "bash"])
         .args(words)

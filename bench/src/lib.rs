@@ -127,7 +127,9 @@ mod tests {
         let pattern = Pattern::new();
         let mut bytes = Vec::new();
         while bytes.len() < 1_000_000 {
-            bytes.extend_from_slice(pattern.at(77 + bytes.len() as u64, 1_000_000 - bytes.len() as u64));
+            bytes.extend_from_slice(
+                pattern.at(77 + bytes.len() as u64, 1_000_000 - bytes.len() as u64),
+            );
         }
         assert!(pattern.holds(77, &bytes));
         assert!(!pattern.holds(78, &bytes));
@@ -153,6 +155,8 @@ mod tests {
                 .is_none()
         );
         assert!(head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
-        assert!(head(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n").is_err());
+        assert!(
+            head(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n").is_err()
+        );
     }
 }

@@ -14,8 +14,8 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-    recv, sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, recv, sendmsg, socketpair,
 };
 
 const BUFFER: usize = 256 * 1024;
@@ -85,7 +85,12 @@ fn serve_dials(channel: &OwnedFd, upstream: SocketAddr) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        sendmsg(channel, &[IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)?;
+        sendmsg(
+            channel,
+            &[IoSlice::new(&[1])],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?;
     }
 }
 
@@ -116,7 +121,10 @@ fn relay(mut down: UnixStream, upstream: SocketAddr) -> io::Result<()> {
         } else {
             PollFlags::empty()
         };
-        let mut ready = [PollFd::new(&up, PollFlags::IN), PollFd::new(&down, down_events)];
+        let mut ready = [
+            PollFd::new(&up, PollFlags::IN),
+            PollFd::new(&down, down_events),
+        ];
         poll(&mut ready, None)?;
         let [up_ready, down_ready] = ready.map(|fd| !fd.revents().is_empty());
         if down_ready && down_open {

@@ -17,8 +17,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 type Failure = Box<dyn std::error::Error>;
 
-const USAGE: &str =
-    "usage: sink certs DIR | sink fill FILE BYTES | sink serve CERTS-DIR CREDENTIAL PLAIN-PORT TLS-PORT";
+const USAGE: &str = "usage: sink certs DIR | sink fill FILE BYTES | sink serve CERTS-DIR CREDENTIAL PLAIN-PORT TLS-PORT";
 const BUFFER: usize = 256 * 1024;
 
 /// What makes an upload right.
@@ -80,11 +79,15 @@ fn serve(directory: &Path, expected: Expected, plain: u16, tls: u16) -> Result<(
     // One suite for all, the same as nginx is told: else each rival's taste would be measured, not its work.
     let mut provider = ring::default_provider();
     provider.cipher_suites = vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256];
-    let chain = CertificateDer::pem_file_iter(directory.join("cert.pem"))?.collect::<Result<_, _>>()?;
+    let chain =
+        CertificateDer::pem_file_iter(directory.join("cert.pem"))?.collect::<Result<_, _>>()?;
     let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(chain, PrivateKeyDer::from_pem_file(directory.join("key.pem"))?)?;
+        .with_single_cert(
+            chain,
+            PrivateKeyDer::from_pem_file(directory.join("key.pem"))?,
+        )?;
     let config = Arc::new(config);
     let expected = Arc::new(expected);
 
@@ -92,7 +95,9 @@ fn serve(directory: &Path, expected: Expected, plain: u16, tls: u16) -> Result<(
     let tls_listener = TcpListener::bind(("127.0.0.1", tls))?;
     let plain_expected = Arc::clone(&expected);
     thread::spawn(move || {
-        listen(&plain_listener, move |stream| absorb(stream, &plain_expected));
+        listen(&plain_listener, move |stream| {
+            absorb(stream, &plain_expected)
+        });
     });
     listen(&tls_listener, move |stream| {
         let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
@@ -158,7 +163,8 @@ fn absorb(mut stream: impl Read + Write, expected: &Expected) -> io::Result<()> 
 
 fn answer(stream: &mut impl Write, status: &str, body: &str) -> io::Result<()> {
     let length = body.len();
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n");
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n");
     stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
     stream.flush()
 }

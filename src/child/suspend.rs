@@ -2,8 +2,11 @@
 //! its `fg` or `bg` reaches both.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, getpgid, getpgrp};
+use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
 use super::Child;
 use crate::sys::process::Change;
@@ -17,6 +20,7 @@ use crate::sys::signal::{self, Set};
 /// from stopping after the command has gone on, when nobody would continue us.
 pub(super) fn with(child: &mut Child, stopped_by: i32) -> io::Result<()> {
     let mut stop = stopped_by;
+    let foreground = Foreground::of(child);
     while is_job_control(stop) {
         let only_stop = Set::empty().with(stop);
         let ignored = signal::is_ignored(stop);
@@ -46,6 +50,9 @@ pub(super) fn with(child: &mut Child, stopped_by: i32) -> io::Result<()> {
         if gone_on || !signal::take_pending(&Set::empty().with(libc::SIGCONT)) {
             return Ok(());
         }
+        if let Some(foreground) = &foreground {
+            foreground.give_back();
+        }
         // A shell continues the whole process group. Who continued us alone means the command too.
         match child.next_change()? {
             None if child.exit.is_none() => return child.signal(libc::SIGCONT),
@@ -67,8 +74,39 @@ fn is_job_control(signal: i32) -> bool {
     }
 }
 
-/// Whether there is a controlling terminal (tty(4)).
+/// Whether there is a controlling terminal.
 fn has_terminal() -> bool {
+    terminal().is_some()
+}
+
+/// The controlling terminal (tty(4)).
+fn terminal() -> Option<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    open("/dev/tty", flags, Mode::empty()).is_ok()
+    open("/dev/tty", flags, Mode::empty()).ok()
+}
+
+/// The terminal's foreground that a command with a process group of its own, such as an interactive
+/// shell, had taken. The shell above knows our group only, and gives the terminal to that.
+struct Foreground {
+    terminal: OwnedFd,
+    commands: Pid,
+}
+
+impl Foreground {
+    fn of(child: &Child) -> Option<Foreground> {
+        let commands = getpgid(Some(Pid::from_raw(child.id())?)).ok()?;
+        if commands == getpgrp() {
+            return None;
+        }
+        let terminal = terminal()?;
+        (tcgetpgrp(&terminal).ok()? == commands).then_some(Foreground { terminal, commands })
+    }
+
+    /// Passes the foreground on if it was given to us. It is never taken from anybody else.
+    fn give_back(&self) {
+        if tcgetpgrp(&self.terminal).is_ok_and(|now| now == getpgrp()) {
+            // Fails when the command's group is gone, and then nobody wants it.
+            let _ = tcsetpgrp(&self.terminal, self.commands);
+        }
+    }
 }

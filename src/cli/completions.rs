@@ -39,7 +39,7 @@ fn with_value() -> impl Iterator<Item = &'static Flag> {
 }
 
 fn bash() -> String {
-    let all: Vec<_> = FLAGS.iter().flat_map(names).collect();
+    let every: Vec<_> = FLAGS.iter().flat_map(names).collect();
     let valued: Vec<_> = with_value().flat_map(names).collect();
     let mut values = String::new();
     for flag in with_value() {
@@ -84,7 +84,7 @@ _broker_exec() {{
 {values}    -*) return ;;
     *)
         if ((i == COMP_CWORD)) && [[ $cur == -* && ${{COMP_WORDS[i - 1]}} != -- ]]; then
-            compgen=(-W '{all}')
+            compgen=(-W '{every}')
         elif declare -F _command_offset >/dev/null; then
             _command_offset "$i"
             return
@@ -101,7 +101,7 @@ _broker_exec() {{
 complete -F _broker_exec broker-exec
 "#,
         valued = valued.join("|"),
-        all = all.join(" "),
+        every = every.join(" "),
     )
 }
 

@@ -88,6 +88,9 @@ impl Default for Options {
 /// Options stop at the first operand or at the first `--`, which alone is eaten; what follows is the
 /// command and reaches it untouched. An option that is given twice counts as it was given last,
 /// unless the table says that it is repeatable.
+///
+/// # Errors
+/// Always `Error::Usage`: it names the option and says what would have been right.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut options = Options::default();
@@ -148,12 +151,12 @@ fn apply(
             options.service = Some(name);
         }
         Id::Env => {
-            let pair = value::assignment(value).map_err(wrong)?;
+            let pair = value::assignment(&value).map_err(wrong)?;
             options.env.push(pair);
         }
         Id::Fd => {
-            let number = value::number(&text(value)?, 3, i32::MAX as usize);
-            options.fd = Some(number.map_err(|why| wrong(&why))? as i32);
+            let number = value::number(&text(value)?, 3, i32::MAX);
+            options.fd = Some(number.map_err(|why| wrong(&why))?);
         }
         Id::ConnectTimeout => options.connect_timeout = duration(value)?,
         Id::ResponseHeaderTimeout => options.response_header_timeout = duration(value)?,

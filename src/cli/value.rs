@@ -3,7 +3,9 @@
 //! Errors say what would have been right; the caller names the option.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The longest duration. A deadline is an instant plus this, which must not overflow.
@@ -35,16 +37,20 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a plain decimal number within these bounds.
-pub(super) fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+pub(super) fn number<N>(text: &str, least: N, most: N) -> Result<N, String>
+where
+    N: FromStr + PartialOrd + Display,
+{
+    // Digits only: `parse` would take `+3`.
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(number) if plain && (least..=most).contains(&number) => Ok(number),
+        Ok(number) if plain && number >= least && number <= most => Ok(number),
         _ => Err(format!("not a number from {least} to {most}")),
     }
 }
 
 /// Splits `NAME=TEMPLATE` at the first `=`.
-pub(super) fn assignment(text: OsString) -> Result<(OsString, OsString), &'static str> {
+pub(super) fn assignment(text: &OsStr) -> Result<(OsString, OsString), &'static str> {
     let bytes = text.as_bytes();
     let at = match bytes.iter().position(|&byte| byte == b'=') {
         Some(at) if at > 0 => at,

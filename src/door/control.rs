@@ -16,7 +16,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
-use crate::forward::crew::{Crew, Reservation};
+use crate::forward::crew::Crew;
 
 /// The message that asks for a stream, and the answer that brings one.
 const DIAL: u8 = 0x01;
@@ -36,22 +36,15 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Answers dials until the last holder of the other end has closed it, or ours is shut down.
 pub fn serve(control: &OwnedFd, crew: &Crew) {
     while let Ok(Some(dialled)) = next(control.as_fd()) {
-        let prepared = if dialled { prepare(crew) } else { None };
-        let answered = match prepared {
-            Some((reservation, ours, theirs)) => {
-                let sent = answer(control.as_fd(), DIAL, Some(theirs.as_fd()));
-                // The peer may be gone by now; its stream then ends at once, by itself.
-                if sent.is_ok() {
-                    reservation.serve(ours);
+        let stream = if dialled { crew.dial() } else { None };
+        let answered = match &stream {
+            Some(stream) => match answer(control.as_fd(), DIAL, Some(stream.as_fd())) {
+                // Too many descriptors in flight (unix(7), ETOOMANYREFS): a refusal still fits.
+                Err(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
+                    answer(control.as_fd(), REFUSED, None)
                 }
-                match sent {
-                    // Too many descriptors in flight (unix(7), ETOOMANYREFS): a refusal still fits.
-                    Err(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
-                        answer(control.as_fd(), REFUSED, None)
-                    }
-                    other => other,
-                }
-            }
+                sent => sent,
+            },
             None => answer(control.as_fd(), REFUSED, None),
         };
         if answered.is_err() {
@@ -100,19 +93,6 @@ fn has_ended(control: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// A thread and both ends of a stream; all of it exists before the peer is told.
-fn prepare(crew: &Crew) -> Option<(Reservation, OwnedFd, OwnedFd)> {
-    let reservation = crew.reserve()?;
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .ok()?;
-    Some((reservation, ours, theirs))
-}
-
 /// Sends one answer, waiting while the peer reads none.
 fn answer(control: BorrowedFd<'_>, byte: u8, stream: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -151,7 +131,7 @@ mod tests {
     impl Channel {
         fn new(limit: usize) -> Channel {
             let (ours, peer) = channel().unwrap();
-            let crew = Arc::new(Crew::new(limit, |stream| {
+            let crew = Arc::new(Crew::new(limit, None, |stream| {
                 let mut byte = [0];
                 while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
                     let _ = send(stream, &byte, SendFlags::NOSIGNAL);

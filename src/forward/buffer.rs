@@ -13,6 +13,8 @@ pub struct Buffer {
     data: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last read took all the room it was given.
+    flooded: bool,
 }
 
 impl Buffer {
@@ -58,20 +60,21 @@ impl Buffer {
         &mut self.data[self.end..]
     }
 
-    /// Counts `n` bytes of the room as filled. A read that took all the room suggests that a large
-    /// body flows, so the next one gets more.
+    /// Counts `n` bytes of the room as filled.
     pub fn fill(&mut self, n: usize) {
         self.end += n;
         debug_assert!(self.end <= self.data.len());
+        self.flooded = self.end == self.data.len();
     }
 
-    /// The room that the next read should get: doubled up to `LARGE` when the last took it all.
+    /// The room that the next read should get at least: a read that took all it was given suggests
+    /// that a large body flows, and that fewer, larger reads would do.
     pub fn next_read(&self) -> usize {
-        if self.end == self.data.len() && self.data.len() >= SMALL {
+        if self.flooded {
             (2 * self.data.len())
                 .min(LARGE)
                 .saturating_sub(self.len())
-                .max(SMALL)
+                .max(1)
         } else {
             1
         }
@@ -95,6 +98,16 @@ impl Buffer {
             *self = Buffer::default();
         }
     }
+}
+
+/// The buffers of one stream, kept from request to request.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    pub from_client: Buffer,
+    pub to_client: Buffer,
+    /// Holds the credential while a request head is in it.
+    pub to_upstream: Buffer,
+    pub from_upstream: Buffer,
 }
 
 #[cfg(test)]
@@ -134,7 +147,11 @@ mod tests {
         buffer.fill(room - room / 2);
         assert_eq!(buffer.next_read(), SMALL);
         buffer.consume(room);
+        let room = buffer.spare(buffer.next_read()).len();
+        assert_eq!(room, 2 * SMALL);
+        buffer.fill(1);
         assert_eq!(buffer.next_read(), 1);
+        buffer.consume(1);
         buffer.release(0);
         assert_eq!(buffer.spare(1).len(), SMALL);
     }

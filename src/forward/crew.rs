@@ -1,20 +1,23 @@
 //! One thread per live stream, and a few that wait for the next.
 //!
-//! A thread is reserved before the peer gets its descriptor: a stream that nobody serves cannot come
-//! to be. Starting a thread costs more than all the rest of a dial, so a thread that has served one
-//! stream waits a while for another.
+//! A waiting thread has its stream made already and sleeps on our end of it: to dial is to give the
+//! other end away, and what wakes the thread is the first request. So a stream that nobody serves
+//! cannot come to be, and a dial neither starts nor wakes a thread as long as one waits.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::net::{Shutdown, shutdown};
+use rustix::event::PollFlags;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+
+use super::wait::{Woken, wait};
 
 /// The stack of a serving thread. Only touched pages cost memory; the deepest known use, a TLS
 /// handshake in an unoptimised build, stays below half of it.
 const STACK: usize = 256 * 1024;
-/// How long a thread waits for another stream.
-const LINGER: Duration = Duration::from_secs(5);
+/// Threads that are kept waiting with a stream each.
+const WAITING: usize = 8;
 
 /// What is done with each stream.
 type Serve = dyn Fn(&OwnedFd) + Send + Sync;
@@ -28,6 +31,8 @@ struct Shared {
     serve: Box<Serve>,
     /// The most streams at a time.
     limit: usize,
+    /// How long a dialled stream may wait for its first byte.
+    idle: Option<Duration>,
     state: Mutex<State>,
     /// Told when the last thread has gone.
     empty: Condvar,
@@ -35,26 +40,23 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Every thread.
-    posts: Vec<Arc<Post>>,
-    /// Those that wait for a stream, the last to come back at the end.
-    idle: Vec<Arc<Post>>,
-    /// Streams that are reserved or served.
+    /// One for each thread; `None` while it has no stream.
+    seats: Vec<Option<Seat>>,
+    /// Those that no thread has.
+    vacant: Vec<usize>,
+    /// The ends to give away, with the seats of their threads, the last to be made first.
+    waiting: Vec<(usize, OwnedFd)>,
+    threads: usize,
+    /// Streams that are dialled and not ended.
     live: usize,
     closing: bool,
 }
 
-/// Where a thread gets its streams.
-#[derive(Default)]
-struct Post {
-    order: Mutex<Order>,
-    called: Condvar,
-}
-
-#[derive(Default)]
-struct Order {
-    stream: Option<Arc<OwnedFd>>,
-    dismissed: bool,
+struct Seat {
+    /// Our end of the stream.
+    stream: Arc<OwnedFd>,
+    /// When the other end was given away, if it was.
+    dialled: Option<Instant>,
 }
 
 impl std::fmt::Debug for Crew {
@@ -64,10 +66,15 @@ impl std::fmt::Debug for Crew {
 }
 
 impl Crew {
-    pub fn new(limit: usize, serve: impl Fn(&OwnedFd) + Send + Sync + 'static) -> Crew {
+    pub fn new(
+        limit: usize,
+        idle: Option<Duration>,
+        serve: impl Fn(&OwnedFd) + Send + Sync + 'static,
+    ) -> Crew {
         let shared = Shared {
             serve: Box::new(serve),
             limit,
+            idle,
             state: Mutex::default(),
             empty: Condvar::new(),
         };
@@ -76,36 +83,37 @@ impl Crew {
         }
     }
 
-    /// A thread that is ready for a stream; `None` when the limit is reached or none can be started.
-    pub fn reserve(&self) -> Option<Reservation> {
+    /// The peer's end of a stream that is served already; `None` when the limit is reached, or no
+    /// descriptor or thread can be had. Dropping it ends the stream.
+    pub fn dial(&self) -> Option<OwnedFd> {
         let mut state = self.shared.state();
         if state.closing || state.live >= self.shared.limit {
             return None;
         }
-        state.live += 1;
-        if let Some(post) = state.idle.pop() {
-            return Some(Reservation {
-                shared: self.shared.clone(),
-                post: Some(post),
-            });
+        if let Some((seat, theirs)) = state.waiting.pop() {
+            state.live += 1;
+            if let Some(seat) = &mut state.seats[seat] {
+                seat.dialled = Some(Instant::now());
+            }
+            return Some(theirs);
         }
-        let post = Arc::new(Post::default());
-        state.posts.push(post.clone());
+        let (ours, theirs) = pair()?;
+        let seat = state.sit(Seat {
+            stream: ours,
+            dialled: Some(Instant::now()),
+        });
+        state.live += 1;
+        state.threads += 1;
         drop(state);
-        let (shared, own) = (self.shared.clone(), post.clone());
+        let shared = self.shared.clone();
         let builder = std::thread::Builder::new()
             .name("stream".into())
             .stack_size(STACK);
-        if builder.spawn(move || shared.work(&own)).is_err() {
-            let mut state = self.shared.state();
-            state.live -= 1;
-            state.forget(&post);
+        if builder.spawn(move || shared.work(seat)).is_err() {
+            self.shared.leave(seat);
             return None;
         }
-        Some(Reservation {
-            shared: self.shared.clone(),
-            post: Some(post),
-        })
+        Some(theirs)
     }
 
     /// Cuts every stream and waits for the threads, at most this long; true when all have gone.
@@ -113,60 +121,20 @@ impl Crew {
         let deadline = Instant::now() + patience;
         let mut state = self.shared.state();
         state.closing = true;
-        for post in &state.posts {
-            let mut order = post.order();
-            order.dismissed = true;
-            if let Some(stream) = &order.stream {
-                // Every wait of the thread looks at the client's hang-up.
-                let _ = shutdown(stream.as_fd(), Shutdown::Both);
-            }
-            drop(order);
-            post.called.notify_one();
+        state.waiting.clear();
+        for seat in state.seats.iter().flatten() {
+            // Every wait of a thread looks at the client's hang-up.
+            let _ = shutdown(seat.stream.as_fd(), Shutdown::Both);
         }
-        while !state.posts.is_empty() {
+        while state.threads > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            state = self
-                .shared
-                .empty
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let waited = self.shared.empty.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
-    }
-}
-
-/// A thread that waits for its stream.
-pub struct Reservation {
-    shared: Arc<Shared>,
-    post: Option<Arc<Post>>,
-}
-
-impl Reservation {
-    /// Has the thread serve this stream.
-    pub fn serve(mut self, stream: OwnedFd) {
-        if let Some(post) = self.post.take() {
-            let mut order = post.order();
-            if order.dismissed {
-                let _ = shutdown(&stream, Shutdown::Both);
-            }
-            order.stream = Some(Arc::new(stream));
-            drop(order);
-            post.called.notify_one();
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if let Some(post) = self.post.take() {
-            let mut state = self.shared.state();
-            state.live -= 1;
-            state.idle.push(post);
-        }
     }
 }
 
@@ -175,64 +143,115 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, post: &Arc<Post>) {
-        while let Some(stream) = self.next(post) {
-            (self.serve)(&stream);
-            // Before the stream counts as ended: whoever sees the place free finds it free.
-            let order = post.order().stream.take();
-            drop((order, stream));
-            let mut state = self.state();
-            state.live -= 1;
-            state.idle.push(post.clone());
+    /// The life of a thread: a stream, and then perhaps another.
+    fn work(&self, seat: usize) {
+        let mut stream = self.stream(seat);
+        while let Some(current) = stream {
+            if self.is_wanted(seat, &current) {
+                (self.serve)(&current);
+            }
+            stream = self.next(seat, current);
         }
-        let mut state = self.state();
-        state.forget(post);
-        if state.posts.is_empty() {
-            self.empty.notify_all();
+        self.leave(seat);
+    }
+
+    fn stream(&self, seat: usize) -> Option<Arc<OwnedFd>> {
+        self.state().seats[seat]
+            .as_ref()
+            .map(|seat| seat.stream.clone())
+    }
+
+    /// Waits for the first byte; false when none comes in time.
+    fn is_wanted(&self, seat: usize, stream: &OwnedFd) -> bool {
+        let mut deadline = self.idle.map(|idle| Instant::now() + idle);
+        loop {
+            match wait(stream.as_fd(), PollFlags::IN, None, deadline) {
+                // A hang-up still lets what was sent before be read.
+                Ok(Woken::Ready | Woken::Gone) => return true,
+                Err(_) => return false,
+                // The time counts from the dial on.
+                Ok(Woken::Late) => {
+                    let dialled = self.state().seats[seat]
+                        .as_ref()
+                        .and_then(|seat| seat.dialled);
+                    let end = dialled.unwrap_or_else(Instant::now) + self.idle.unwrap_or_default();
+                    if end <= Instant::now() {
+                        return false;
+                    }
+                    deadline = Some(end);
+                }
+            }
         }
     }
 
-    /// The next stream; `None` when the thread is to end.
-    fn next(&self, post: &Arc<Post>) -> Option<Arc<OwnedFd>> {
-        let mut order = post.order();
-        loop {
-            if let Some(stream) = &order.stream {
-                return Some(stream.clone());
-            }
-            if order.dismissed {
-                return None;
-            }
-            let (next, waited) = post
-                .called
-                .wait_timeout(order, LINGER)
-                .unwrap_or_else(PoisonError::into_inner);
-            order = next;
-            if waited.timed_out() && order.stream.is_none() && !order.dismissed {
-                drop(order);
-                // Only a thread that nobody has reserved may leave.
-                if self.state().leave(post) {
-                    return None;
-                }
-                order = post.order();
-            }
+    /// Ends a stream and makes the next, unless enough threads wait already. No system call is made
+    /// while the state is locked: every dial needs it.
+    fn next(&self, seat: usize, ended: Arc<OwnedFd>) -> Option<Arc<OwnedFd>> {
+        let mut state = self.state();
+        let old = state.seats[seat].take();
+        let unused = state
+            .waiting
+            .iter()
+            .position(|(waiting, _)| *waiting == seat);
+        let unused = unused.map(|at| state.waiting.swap_remove(at));
+        let enough = state.has_enough();
+        drop(state);
+        // Whoever then sees the place free finds the descriptor closed.
+        let dialled = old.as_ref().is_some_and(|old| old.dialled.is_some());
+        drop((old, ended, unused));
+        let next = if enough { None } else { pair() };
+        let mut state = self.state();
+        state.live -= usize::from(dialled);
+        if state.closing {
+            return None;
+        }
+        let (ours, theirs) = next?;
+        state.seats[seat] = Some(Seat {
+            stream: ours.clone(),
+            dialled: None,
+        });
+        state.waiting.push((seat, theirs));
+        Some(ours)
+    }
+
+    /// A thread ends, or never began.
+    fn leave(&self, seat: usize) {
+        let mut state = self.state();
+        if let Some(unused) = state.seats[seat].take() {
+            state.live -= usize::from(unused.dialled.is_some());
+        }
+        state.vacant.push(seat);
+        state.threads -= 1;
+        if state.threads == 0 {
+            self.empty.notify_all();
         }
     }
 }
 
 impl State {
-    fn leave(&mut self, post: &Arc<Post>) -> bool {
-        let found = self.idle.iter().position(|p| Arc::ptr_eq(p, post));
-        found.map(|at| self.idle.remove(at)).is_some()
+    /// A seat for a new thread.
+    fn sit(&mut self, seat: Seat) -> usize {
+        let at = self.vacant.pop().unwrap_or(self.seats.len());
+        if at == self.seats.len() {
+            self.seats.push(None);
+        }
+        self.seats[at] = Some(seat);
+        at
     }
 
-    fn forget(&mut self, post: &Arc<Post>) {
-        self.leave(post);
-        self.posts.retain(|p| !Arc::ptr_eq(p, post));
+    fn has_enough(&self) -> bool {
+        self.closing || self.waiting.len() >= WAITING
     }
 }
 
-impl Post {
-    fn order(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Both ends of a stream: ours, and the peer's.
+fn pair() -> Option<(Arc<OwnedFd>, OwnedFd)> {
+    let pair = socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    let (ours, theirs) = pair.ok()?;
+    Some((Arc::new(ours), theirs))
 }

@@ -1,18 +1,46 @@
 //! The response on its way down: checked head, body in a framing in which an early end shows.
 
-use super::answer::{Delivery, Failure, Shape, write_head};
-use super::buffer::{LARGE, SMALL};
-use super::exchange::{Exchange, Stop};
-use super::up::{push_chunk, push_last_chunk};
+use std::os::fd::BorrowedFd;
+
+use super::answer::{Delivery, Shape, write_head};
+use super::buffer::{Buffers, LARGE, SMALL};
+use super::failure::{Failure, Stop};
+use super::up::{at_most, push_chunk, push_last_chunk};
 use super::wait;
 use crate::http::body::{Chunked, Event};
 use crate::http::headers::HeadScanner;
-use crate::http::response::{self, Response};
+use crate::http::response::{self, Asked, Response};
 use crate::http::{Framing, Version, limits};
 
+/// What of the request decides how its response goes down.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub asked: Asked,
+    pub version: Version,
+    /// The client would send another request on this stream.
+    pub keep_alive: bool,
+    /// The client waits for 100 (Continue).
+    pub expect_continue: bool,
+}
+
+/// One response on its way down.
+#[derive(Debug)]
+pub struct Downward {
+    terms: Terms,
+    stage: Stage,
+    scanner: HeadScanner,
+    interim: usize,
+    /// The status of the final response, once it is known.
+    status: Option<u16>,
+    /// Whether the client may have seen some of what is not an answer of ours.
+    begun: bool,
+    keep_alive: bool,
+    reusable: bool,
+}
+
 /// How far the response has come.
-#[derive(Debug, PartialEq)]
-pub enum Answer {
+#[derive(Debug)]
+enum Stage {
     /// The final head has not arrived in full.
     Head,
     /// The body is on its way.
@@ -23,7 +51,7 @@ pub enum Answer {
 
 /// What of the response body is still to come from the upstream.
 #[derive(Debug)]
-pub struct ResponseBody {
+struct ResponseBody {
     rest: Rest,
     /// Whether the command gets it in chunks.
     in_chunks: bool,
@@ -36,114 +64,174 @@ enum Rest {
     Close,
 }
 
-impl PartialEq for ResponseBody {
-    fn eq(&self, _: &ResponseBody) -> bool {
-        // Only the stage is ever compared.
-        true
-    }
+/// What the end of the upstream's connection means for a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// There was not a byte of it.
+    Unanswered,
+    /// It ends in the middle of its head.
+    InHead,
+    /// It ends in the middle of its body.
+    InBody,
+    /// That is how it ends.
+    Proper,
 }
 
-impl ResponseBody {
-    /// Whether the end of the connection is the proper end of the body.
-    pub fn ends_with_connection(&self) -> bool {
-        matches!(self.rest, Rest::Close)
+impl Downward {
+    pub fn new(terms: Terms) -> Downward {
+        Downward {
+            terms,
+            stage: Stage::Head,
+            scanner: HeadScanner::default(),
+            interim: 0,
+            status: None,
+            begun: false,
+            keep_alive: false,
+            reusable: false,
+        }
     }
-}
 
-impl Exchange<'_> {
-    /// Takes what has arrived from the upstream as far as it goes.
-    pub(super) fn take_answer(&mut self) -> Result<(), Stop> {
-        while self.answer == Answer::Head {
-            let found = response::find_end(&mut self.scanner, self.buffers.from_upstream.filled());
-            let Some(end) = found.map_err(|e| Stop::Answer(Failure::Response(e)))? else {
+    /// The status of the final response, once its head has been taken.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether an answer of our own would come too late.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether the final head is still awaited.
+    pub fn awaits_head(&self) -> bool {
+        matches!(self.stage, Stage::Head)
+    }
+
+    /// Whether a part of the final head, or an interim one, has arrived.
+    pub fn is_in_head(&self, buffers: &Buffers) -> bool {
+        self.awaits_head() && (self.interim > 0 || !buffers.from_upstream.is_empty())
+    }
+
+    /// Whether the client's stream stays open afterwards.
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Whether the upstream's connection may carry another request, as far as this one says.
+    pub fn is_reusable(&self) -> bool {
+        self.reusable
+    }
+
+    /// Whether all of the response has gone to the client.
+    pub fn is_complete(&self, buffers: &Buffers) -> bool {
+        matches!(self.stage, Stage::Done) && self.is_delivered(buffers)
+    }
+
+    /// Whether there is room for more of the response.
+    pub fn wants_upstream(&self, buffers: &Buffers) -> bool {
+        !matches!(self.stage, Stage::Done) && self.is_delivered(buffers)
+    }
+
+    /// Whether all that was taken from the upstream has been sent.
+    pub fn is_delivered(&self, buffers: &Buffers) -> bool {
+        buffers.to_client.is_empty() && self.direct(buffers) == 0
+    }
+
+    /// Takes what has arrived from the upstream as far as it goes. `request_done` says whether the
+    /// client has sent, and the upstream got, all of the request.
+    pub fn take(&mut self, buffers: &mut Buffers, request_done: bool) -> Result<(), Stop> {
+        while matches!(self.stage, Stage::Head) {
+            let found = response::find_end(&mut self.scanner, buffers.from_upstream.filled());
+            let Some(end) = found.map_err(Failure::Response)? else {
                 return Ok(());
             };
-            self.take_head(end)?;
+            self.take_head(buffers, end, request_done)?;
         }
-        self.take_response_body()
+        self.take_body(buffers)
     }
 
-    fn take_head(&mut self, end: usize) -> Result<(), Stop> {
+    fn take_head(
+        &mut self,
+        buffers: &mut Buffers,
+        end: usize,
+        request_done: bool,
+    ) -> Result<(), Stop> {
         let mut slots = response::slots();
-        let head = &self.buffers.from_upstream.filled()[..end];
-        let response = response::parse(head, &mut slots, self.terms.asked)
-            .map_err(|e| Stop::Answer(Failure::Response(e)))?;
-        let interim = response.status < 200 && response.status != 101;
-        if interim {
+        let head = &buffers.from_upstream.filled()[..end];
+        let response =
+            response::parse(head, &mut slots, self.terms.asked).map_err(Failure::Response)?;
+        let version = self.terms.version;
+        if response.status < 200 && response.status != 101 {
             self.interim += 1;
             if self.interim > limits::INTERIM {
-                return Err(Stop::Answer(Failure::TooManyInterim));
+                return Err(Failure::TooManyInterim.into());
             }
             // HTTP/1.0 has no interim responses, and a 100 is for who asked for it.
-            if self.terms.version == Version::V11
-                && (response.status != 100 || self.terms.expect_continue)
-            {
+            if version == Version::V11 && (response.status != 100 || self.terms.expect_continue) {
+                let delivery = Delivery::Framed(Framing::None);
                 let shape = Shape {
-                    version: Version::V11,
-                    delivery: Delivery::Framed(Framing::None),
+                    version,
+                    delivery,
                     keep_alive: true,
                 };
-                write_head(&mut self.buffers.to_client, &response, shape);
+                write_head(&mut buffers.to_client, &response, shape);
             }
             self.scanner = HeadScanner::default();
-            self.buffers.from_upstream.consume(end);
+            buffers.from_upstream.consume(end);
             return Ok(());
         }
-        // The request body may still be on its way. It goes on to the upstream for as long as the
-        // response does, but where the next request starts is no longer certain.
-        self.keep_alive = self.terms.keep_alive && self.body.is_done() && self.deaf.is_none();
-        let (delivery, body) = deliver(&response, self.terms.asked.head, self.terms.version);
-        if delivery == Delivery::Framed(Framing::Close) {
-            self.keep_alive = false;
-        }
-        self.status = response.status;
+        let (delivery, body) = deliver(&response, self.terms.asked.head, version);
+        // While the request body is on its way nobody can tell where the next request starts.
+        self.keep_alive =
+            self.terms.keep_alive && request_done && delivery != Delivery::Framed(Framing::Close);
         // A 205 that does not say that it is empty may be followed by anything.
-        self.reusable =
-            response.keep_alive && !(response.status == 205 && response.framing != Framing::None);
+        let trailing = response.status == 205 && response.framing != Framing::None;
+        self.reusable = response.keep_alive && !trailing;
+        self.status = Some(response.status);
         let shape = Shape {
-            version: self.terms.version,
+            version,
             delivery,
             keep_alive: self.keep_alive,
         };
-        write_head(&mut self.buffers.to_client, &response, shape);
-        self.buffers.from_upstream.consume(end);
-        self.answer = body.map_or(Answer::Done, Answer::Body);
-        if self.status == 101 {
-            return Err(Stop::Upgraded);
+        write_head(&mut buffers.to_client, &response, shape);
+        self.stage = body.map_or(Stage::Done, Stage::Body);
+        buffers.from_upstream.consume(end);
+        if self.status == Some(101) {
+            Err(Stop::Upgraded)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
-    fn take_response_body(&mut self) -> Result<(), Stop> {
-        let Answer::Body(body) = &mut self.answer else {
+    fn take_body(&mut self, buffers: &mut Buffers) -> Result<(), Stop> {
+        let Stage::Body(body) = &mut self.stage else {
             return Ok(());
         };
-        let (from, to) = (&mut self.buffers.from_upstream, &mut self.buffers.to_client);
+        let (from, to) = (&mut buffers.from_upstream, &mut buffers.to_client);
         match &mut body.rest {
             Rest::Length(left) => {
-                // The first bytes go out with the head; the rest needs no copy (push_down).
-                let n = from.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                // The first bytes go out with the head; the rest needs no copy (push).
+                let n = at_most(from.len(), *left);
                 if !to.is_empty() && n <= SMALL {
                     to.push(&from.filled()[..n]);
                     from.consume(n);
                     *left -= n as u64;
                 }
                 if *left == 0 {
-                    self.answer = Answer::Done;
+                    self.stage = Stage::Done;
                 }
             }
+            Rest::Close if from.is_empty() => {}
             Rest::Close => {
-                if !from.is_empty() {
-                    if body.in_chunks {
-                        push_chunk(to, from.filled());
-                    } else {
-                        to.push(from.filled());
-                    }
-                    from.consume(from.len());
+                if body.in_chunks {
+                    push_chunk(to, from.filled());
+                } else {
+                    to.push(from.filled());
                 }
+                from.consume(from.len());
             }
             Rest::Chunked(chunked) => loop {
-                let (consumed, event) = chunked.step(from.filled()).map_err(|_| Stop::Abort)?;
+                let step = chunked.step(from.filled());
+                let (consumed, event) = step.map_err(Failure::ResponseBody)?;
                 match event {
                     Event::More => {
                         from.consume(consumed);
@@ -151,21 +239,21 @@ impl Exchange<'_> {
                     }
                     Event::Data(n) => {
                         from.consume(consumed);
-                        let data = &from.filled()[..n];
                         if body.in_chunks {
-                            push_chunk(to, data);
+                            push_chunk(to, &from.filled()[..n]);
                         } else {
-                            to.push(data);
+                            to.push(&from.filled()[..n]);
                         }
                         from.consume(n);
                     }
                     Event::End(n) => {
                         if body.in_chunks {
                             let section = &from.filled()[consumed - n..consumed];
-                            push_last_chunk(to, section, |_| true).map_err(|_| Stop::Abort)?;
+                            push_last_chunk(to, section, |_| true)
+                                .map_err(Failure::ResponseBody)?;
                         }
                         from.consume(consumed);
-                        self.answer = Answer::Done;
+                        self.stage = Stage::Done;
                         break;
                     }
                 }
@@ -174,68 +262,72 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// The body ended with the connection, properly.
-    pub(super) fn finish_answer(&mut self) {
-        if let Answer::Body(ResponseBody {
-            in_chunks: true, ..
-        }) = self.answer
-        {
-            self.buffers.to_client.push(b"0\r\n\r\n");
+    /// The upstream sends no more, `properly` or not.
+    pub fn end(&mut self, buffers: &mut Buffers, properly: bool) -> Ending {
+        match &self.stage {
+            Stage::Head if self.interim == 0 && buffers.from_upstream.is_empty() => {
+                Ending::Unanswered
+            }
+            Stage::Head => Ending::InHead,
+            Stage::Body(ResponseBody {
+                rest: Rest::Close,
+                in_chunks,
+            }) if properly => {
+                if *in_chunks {
+                    buffers.to_client.push(b"0\r\n\r\n");
+                }
+                self.stage = Stage::Done;
+                Ending::Proper
+            }
+            Stage::Body(_) => Ending::InBody,
+            Stage::Done => Ending::Proper,
         }
-        self.answer = Answer::Done;
-    }
-
-    /// Whether all that was taken from the upstream has been sent down.
-    pub(super) fn is_delivered(&self) -> bool {
-        self.buffers.to_client.is_empty() && self.direct() == 0
     }
 
     /// Body bytes that lie in the upstream's buffer as the client is to get them.
-    fn direct(&self) -> usize {
-        match &self.answer {
-            Answer::Body(ResponseBody {
+    fn direct(&self, buffers: &Buffers) -> usize {
+        match &self.stage {
+            Stage::Body(ResponseBody {
                 rest: Rest::Length(left),
                 ..
-            }) => self
-                .buffers
-                .from_upstream
-                .len()
-                .min(usize::try_from(*left).unwrap_or(usize::MAX)),
+            }) => at_most(buffers.from_upstream.len(), *left),
             _ => 0,
         }
     }
 
-    /// Sends what can be sent down without blocking; true when anything was.
-    pub(super) fn push_down(&mut self) -> Result<bool, Stop> {
+    /// Sends what can be sent without blocking; true when anything was.
+    pub fn push(&mut self, buffers: &mut Buffers, client: BorrowedFd<'_>) -> Result<bool, Stop> {
         let mut progress = false;
-        while !self.is_delivered() {
-            let direct = self.direct();
-            let bytes = if self.buffers.to_client.is_empty() {
-                &self.buffers.from_upstream.filled()[..direct]
+        while !self.is_delivered(buffers) {
+            let from_copy = !buffers.to_client.is_empty();
+            let bytes = if from_copy {
+                buffers.to_client.filled()
             } else {
-                self.buffers.to_client.filled()
+                &buffers.from_upstream.filled()[..self.direct(buffers)]
             };
-            match wait::send(self.client, bytes) {
+            match wait::send(client, bytes) {
                 Ok(0) => break,
-                Ok(n) if self.buffers.to_client.is_empty() => {
-                    self.buffers.from_upstream.consume(n);
-                    if let Answer::Body(ResponseBody {
+                Ok(n) if from_copy => buffers.to_client.consume(n),
+                Ok(n) => {
+                    buffers.from_upstream.consume(n);
+                    if let Stage::Body(ResponseBody {
                         rest: Rest::Length(left),
                         ..
-                    }) = &mut self.answer
+                    }) = &mut self.stage
                     {
                         *left -= n as u64;
                         if *left == 0 {
-                            self.answer = Answer::Done;
+                            self.stage = Stage::Done;
                         }
                     }
                 }
-                Ok(n) => self.buffers.to_client.consume(n),
                 Err(_) => return Err(Stop::Gone),
             }
             progress = true;
+            // Of a final response, or of an interim one that is not out yet.
+            self.begun = self.status.is_some() || !buffers.to_client.is_empty();
         }
-        self.buffers.to_client.release(LARGE);
+        buffers.to_client.release(LARGE);
         Ok(progress)
     }
 }

@@ -52,10 +52,11 @@ fn passes(field: &Field<'_>, request: &Request<'_, '_>, place: &Place) -> bool {
         Name::Trailer if request.framing == Framing::Chunked => {}
         _ => return false,
     }
-    !place
+    let is_place = place
         .field_name()
-        .is_some_and(|name| same_field(name, field.name))
-        && !(request.nominates && nominated(request.fields, field.name))
+        .is_some_and(|name| same_field(name, field.name));
+    let ends_here = request.nominates && nominated(request.fields, field.name);
+    !is_place && !ends_here
 }
 
 /// Whether an upstream could take one name for the other: case does not count, and servers that hand

@@ -9,6 +9,7 @@ pub mod crew;
 mod dial;
 mod down;
 mod exchange;
+mod failure;
 mod inject;
 mod proxy;
 mod tls;
@@ -25,14 +26,16 @@ use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
 use crate::error::{Result, say};
+use crate::http::Version;
 use crate::http::headers::HeadScanner;
 use crate::http::request::{self, Request};
 use crate::http::response::Asked;
-use crate::http::{Framing, Version};
 use crate::service::{Service, has_dot_segment};
-use answer::Failure;
-use exchange::{Buffers, Exchange, Stop, Terms, connect};
-use up::RequestBody;
+use buffer::Buffers;
+use down::{Downward, Terms};
+use exchange::{Exchange, connect};
+use failure::{Failure, Stop};
+use up::Upward;
 use upstream::{Pool, Upstream};
 use wait::{Received, Woken, wait};
 
@@ -81,14 +84,12 @@ impl Forwarder {
 
     /// Serves one stream to its end.
     pub fn serve(&self, stream: &OwnedFd) {
-        if wait::prepare(stream).is_err() {
-            return;
-        }
         let mut connection = Connection {
             forwarder: self,
             client: stream.as_fd(),
             buffers: Buffers::default(),
             upstream: None,
+            ticks: false,
         };
         connection.run();
         connection.park();
@@ -112,6 +113,9 @@ struct Connection<'f> {
     client: BorrowedFd<'f>,
     buffers: Buffers,
     upstream: Option<Upstream>,
+    /// Whether a read from the client may block: it then ends with the next `TICK`. A stream that
+    /// never carries a request is spared the system call that this takes.
+    ticks: bool,
 }
 
 /// What becomes of a stream after an exchange.
@@ -153,9 +157,13 @@ impl Connection<'_> {
             if deadline.is_none() && !buffer.is_empty() {
                 deadline = Some(Instant::now() + REQUEST_HEAD);
             }
-            match wait::receive(self.client, buffer.spare(1), true) {
+            match wait::receive(self.client, buffer.spare(1), self.ticks) {
                 Ok(Received::Data(n)) => {
                     buffer.fill(n);
+                    // Whoever dribbles never lets us wait, which is where time is looked at.
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return Err(Failure::RequestTimeout);
+                    }
                     continue;
                 }
                 Ok(Received::Nothing) => {}
@@ -178,53 +186,55 @@ impl Connection<'_> {
         }
     }
 
+    // Not inlined: its frame, with room for all the fields of a head, is no part of an idle stack.
+    #[inline(never)]
     /// Forwards the request whose head is the first `end` bytes of the buffer.
     fn exchange(&mut self, end: usize) -> Next {
         let started = Instant::now();
         let forwarder = self.forwarder;
-        let prepared = prepare(forwarder, &mut self.buffers, end);
-        let (terms, body) = match prepared {
+        self.ticks = self.ticks || wait::prepare(self.client).is_ok();
+        let (terms, up) = match prepare(
+            &forwarder.service,
+            &mut self.buffers,
+            end,
+            forwarder.narrate,
+        ) {
             Ok(prepared) => prepared,
-            Err((failure, version, head)) => return self.refuse(&failure, version, head),
+            Err((failure, version, head)) => {
+                self.buffers.to_upstream.wipe();
+                return self.refuse(&failure, version, head);
+            }
         };
         let upstream = match self.upstream() {
-            Ok(upstream) => upstream,
-            Err(Stop::Answer(failure)) => {
+            Ok(upstream) => self.upstream.insert(upstream),
+            Err(stop) => {
                 self.buffers.to_upstream.wipe();
-                return self.refuse(&failure, terms.version, terms.asked.head);
-            }
-            Err(_) => {
-                self.buffers.to_upstream.wipe();
-                return Next::Drop;
+                return match stop {
+                    Stop::Answer(failure) => self.refuse(&failure, terms.version, terms.asked.head),
+                    _ => Next::Drop,
+                };
             }
         };
-        let upstream = self.upstream.insert(upstream);
-        let mut exchange = Exchange::new(
-            forwarder,
-            self.client,
-            &mut self.buffers,
+        let mut exchange = Exchange {
+            client: self.client,
+            pool: &forwarder.pool,
+            limits: forwarder.limits,
+            buffers: &mut self.buffers,
             upstream,
-            terms,
-            body,
-        );
+            up,
+            down: Downward::new(terms),
+        };
         let outcome = exchange.run();
-        let (keep_alive, status) = (exchange.keep_alive, exchange.status);
-        let reusable = outcome.is_ok()
-            && exchange.reusable
-            && exchange.body.is_done()
-            && exchange.deaf.is_none();
+        let clean = outcome.is_ok() && exchange.leaves_upstream_clean();
+        let (keep_alive, status) = (exchange.down.keep_alive(), exchange.down.status());
         if forwarder.narrate {
-            say(&format!(
-                "{status} in {} ms: {}",
-                started.elapsed().as_millis(),
-                Outcome(&outcome)
-            ));
+            let status = status.map_or("no response".into(), |status| status.to_string());
+            let elapsed = started.elapsed().as_millis();
+            say(&format!("{status} in {elapsed} ms: {}", Outcome(&outcome)));
         }
         match outcome {
             Ok(()) => {
-                // Bytes behind a complete response were not asked for: nothing on this connection
-                // can be trusted to answer the next request.
-                if reusable && self.buffers.from_upstream.is_empty() {
+                if clean {
                     upstream.reused = true;
                 } else {
                     self.drop_upstream();
@@ -262,7 +272,7 @@ impl Connection<'_> {
         }
         match self.forwarder.pool.take() {
             Some(upstream) => Ok(upstream),
-            None => connect(self.forwarder, self.client),
+            None => connect(&self.forwarder.pool, self.client),
         }
     }
 
@@ -321,6 +331,7 @@ impl Connection<'_> {
     fn rest(&mut self) {
         self.park();
         self.buffers = Buffers::default();
+        crate::sys::stack::trim();
     }
 
     /// Lends the connection to whoever needs one.
@@ -332,52 +343,50 @@ impl Connection<'_> {
 }
 
 /// Checks the request and writes its head, with the credential, into `to_upstream`.
-fn prepare(
-    forwarder: &Forwarder,
+fn prepare<'s>(
+    service: &'s Service,
     buffers: &mut Buffers,
     end: usize,
-) -> std::result::Result<(Terms, RequestBody), (Failure, Version, bool)> {
+    narrate: bool,
+) -> std::result::Result<(Terms, Upward<'s>), (Failure, Version, bool)> {
     let mut slots = request::slots();
-    let parsed = request::parse(&buffers.from_client.filled()[..end], &mut slots);
-    let request = parsed.map_err(|e| (Failure::Request(e), Version::V11, false))?;
-    let service = &forwarder.service;
-    let head = request.method == "HEAD";
-    let fail = |failure| Err((failure, request.version, head));
-    if !service.origin.prefix.is_empty() && escapes_prefix(&request) {
-        return fail(Failure::DotSegment);
-    }
-    let credential = match service.credential() {
-        Ok(credential) => credential,
-        Err(text) => return fail(Failure::Credential(text)),
+    let head = &buffers.from_client.filled()[..end];
+    let request = request::parse(head, &mut slots)
+        .map_err(|e| (Failure::Request(e), request::claimed_version(head), false))?;
+    let terms = Terms {
+        asked: Asked {
+            head: request.method == "HEAD",
+            websocket: request.websocket,
+        },
+        version: request.version,
+        keep_alive: request.keep_alive,
+        expect_continue: request.expect_continue,
     };
+    let fail = |failure| (failure, terms.version, terms.asked.head);
+    if !service.origin.prefix.is_empty() && escapes_prefix(&request) {
+        return Err(fail(Failure::DotSegment));
+    }
+    let credential = service
+        .credential()
+        .map_err(|text| fail(Failure::Credential(text)))?;
     inject::write_head(
         &mut buffers.to_upstream,
         &request,
         service,
         credential.rendered.expose(),
     );
+    if narrate {
+        let path = request.target.split('?').next().unwrap_or_default();
+        say(&format!("{} {path}", request.method));
+    }
     let idempotent = matches!(
         request.method,
         "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"
     );
-    let bodiless = matches!(request.framing, Framing::None | Framing::Length(0));
-    let terms = Terms {
-        asked: Asked {
-            head,
-            websocket: request.websocket,
-        },
-        version: request.version,
-        keep_alive: request.keep_alive,
-        expect_continue: request.expect_continue,
-        replayable: idempotent && bodiless,
-    };
-    let body = RequestBody::new(request.framing);
-    if forwarder.narrate {
-        let path = request.target.split('?').next().unwrap_or_default();
-        say(&format!("{} {path}", request.method));
-    }
+    let framing = request.framing;
     buffers.from_client.consume(end);
-    Ok((terms, body))
+    let up = Upward::new(&service.place, framing, idempotent, buffers).map_err(fail)?;
+    Ok((terms, up))
 }
 
 /// Whether a path could lead out of the upstream's prefix; `*` is no path of the prefix at all.

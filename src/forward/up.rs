@@ -1,16 +1,19 @@
 //! The request on its way up: head and body, in the one framing that we chose.
 
-use super::answer::Failure;
-use super::buffer::{Buffer, SMALL};
-use super::exchange::{Exchange, Stop};
+use std::io;
+
+use super::buffer::{Buffer, Buffers, SMALL};
+use super::failure::Failure;
 use super::inject::trailer_passes;
+use super::upstream::Upstream;
 use crate::http::Framing;
 use crate::http::body::{self, Chunked, Event, TRAILER_FIELDS};
 use crate::http::headers::{Field, may_trail};
+use crate::service::Place;
 
 /// What of the request body is still to come from the client.
 #[derive(Debug)]
-pub enum RequestBody {
+enum RequestBody {
     /// Nothing.
     Done,
     /// This many bytes.
@@ -20,7 +23,7 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
-    pub fn new(framing: Framing) -> RequestBody {
+    fn new(framing: Framing) -> RequestBody {
         match framing {
             Framing::None | Framing::Close | Framing::Length(0) => RequestBody::Done,
             Framing::Length(n) => RequestBody::Length(n),
@@ -28,49 +31,109 @@ impl RequestBody {
         }
     }
 
-    pub fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         matches!(self, RequestBody::Done)
     }
 
     /// Whether bytes that have arrived can be sent. Chunked framing is taken off as it arrives, so
     /// what is left of it there is incomplete.
-    pub fn can_go_on(&self, from_client: &Buffer) -> bool {
+    fn can_go_on(&self, from_client: &Buffer) -> bool {
         matches!(self, RequestBody::Length(_)) && !from_client.is_empty()
     }
 }
 
-impl Exchange<'_> {
-    /// Puts what has arrived of the body behind the head, so that a small request is one write.
-    pub(super) fn take_body(&mut self) -> Result<(), Stop> {
-        match &mut self.body {
+/// One request on its way up.
+#[derive(Debug)]
+pub struct Upward<'s> {
+    place: &'s Place,
+    body: RequestBody,
+    /// How much of `to_upstream` has been sent; it is kept while the request may be sent again.
+    sent: usize,
+    /// The method is idempotent (RFC 9110 section 9.2.2) and there is no body, or none of the body
+    /// has been sent: all of the request is still at hand.
+    replayable: bool,
+    /// Why the upstream takes no more of the request.
+    deaf: Option<io::Error>,
+}
+
+impl<'s> Upward<'s> {
+    /// Starts with the head in `to_upstream`, and puts what has arrived of the body behind it, so
+    /// that a small request is one write.
+    pub fn new(
+        place: &'s Place,
+        framing: Framing,
+        idempotent: bool,
+        buffers: &mut Buffers,
+    ) -> Result<Upward<'s>, Failure> {
+        let body = RequestBody::new(framing);
+        let replayable = idempotent && body.is_done();
+        let mut up = Upward {
+            place,
+            body,
+            sent: 0,
+            replayable,
+            deaf: None,
+        };
+        match &mut up.body {
             RequestBody::Done => {}
             RequestBody::Length(left) => {
-                let from = &mut self.buffers.from_client;
-                let n = from
-                    .len()
-                    .min(usize::try_from(*left).unwrap_or(usize::MAX))
-                    .min(SMALL);
-                self.buffers.to_upstream.push(&from.filled()[..n]);
+                let from = &mut buffers.from_client;
+                let n = at_most(from.len(), *left).min(SMALL);
+                buffers.to_upstream.push(&from.filled()[..n]);
                 from.consume(n);
                 *left -= n as u64;
                 if *left == 0 {
-                    self.body = RequestBody::Done;
+                    up.body = RequestBody::Done;
                 }
             }
-            RequestBody::Chunked(_) => self.take_chunks()?,
+            RequestBody::Chunked(_) => up.take_chunks(buffers)?,
         }
-        Ok(())
+        Ok(up)
+    }
+
+    /// Whether the upstream got all of the request.
+    pub fn is_delivered(&self) -> bool {
+        self.body.is_done() && self.deaf.is_none()
+    }
+
+    /// Whether bytes of the request wait for the upstream to take them.
+    pub fn has_unsent(&self, buffers: &Buffers, upstream: &Upstream) -> bool {
+        self.deaf.is_none()
+            && (self.sent < buffers.to_upstream.len()
+                || !upstream.is_flushed()
+                || self.body.can_go_on(&buffers.from_client))
+    }
+
+    /// Whether more of the request must come from the client before anything can go up.
+    pub fn wants_client(&self, buffers: &Buffers, upstream: &Upstream) -> bool {
+        !self.body.is_done() && self.deaf.is_none() && !self.has_unsent(buffers, upstream)
+    }
+
+    /// Whether the request may go out again on another connection: when nothing of it left, or when
+    /// it may be repeated and all of it is at hand.
+    pub fn may_go_again(&self) -> bool {
+        self.replayable || (self.deaf.is_some() && self.sent == 0)
+    }
+
+    /// Starts over, on another connection.
+    pub fn go_again(&mut self) {
+        self.sent = 0;
+        self.deaf = None;
+    }
+
+    /// What the upstream's refusal to take more was.
+    pub fn take_error(&mut self) -> Option<io::Error> {
+        self.deaf.take()
     }
 
     /// Moves chunks from the client's buffer to the upstream's, with framing of our own.
-    fn take_chunks(&mut self) -> Result<(), Stop> {
+    fn take_chunks(&mut self, buffers: &mut Buffers) -> Result<(), Failure> {
         let RequestBody::Chunked(chunked) = &mut self.body else {
             return Ok(());
         };
-        let (from, to) = (&mut self.buffers.from_client, &mut self.buffers.to_upstream);
+        let (from, to) = (&mut buffers.from_client, &mut buffers.to_upstream);
         loop {
-            let step = chunked.step(from.filled());
-            let (consumed, event) = step.map_err(|e| Stop::Answer(Failure::Body(e)))?;
+            let (consumed, event) = chunked.step(from.filled()).map_err(Failure::Body)?;
             match event {
                 Event::More => {
                     from.consume(consumed);
@@ -82,11 +145,9 @@ impl Exchange<'_> {
                     from.consume(n);
                 }
                 Event::End(n) => {
-                    let place = &self.forwarder.service.place;
                     let section = &from.filled()[consumed - n..consumed];
-                    let not_the_place = |field: &Field<'_>| trailer_passes(field.name, place);
-                    push_last_chunk(to, section, not_the_place)
-                        .map_err(|e| Stop::Answer(Failure::Body(e)))?;
+                    let passes = |field: &Field<'_>| trailer_passes(field.name, self.place);
+                    push_last_chunk(to, section, passes).map_err(Failure::Body)?;
                     from.consume(consumed);
                     self.body = RequestBody::Done;
                     return Ok(());
@@ -95,64 +156,60 @@ impl Exchange<'_> {
         }
     }
 
-    /// Sends what can be sent up without blocking; true when anything was.
-    pub(super) fn push_up(&mut self) -> Result<bool, Stop> {
+    /// Sends what can be sent without blocking; true when anything was.
+    pub fn push(
+        &mut self,
+        buffers: &mut Buffers,
+        upstream: &mut Upstream,
+    ) -> Result<bool, Failure> {
         let mut progress = false;
         while self.deaf.is_none() {
-            if self.sent < self.buffers.to_upstream.len() {
-                let rest = &self.buffers.to_upstream.filled()[self.sent..];
-                match self.upstream.send(rest) {
-                    Ok(0) => break,
-                    Ok(n) => self.sent += n,
-                    Err(e) => self.deaf = Some(e),
-                }
-                progress = true;
-                continue;
-            }
-            if !self.upstream.is_flushed() {
-                match self.upstream.flush() {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(e) => self.deaf = Some(e),
-                }
-                progress = true;
-                continue;
-            }
-            if self.body.is_done() {
+            let sent = if self.sent < buffers.to_upstream.len() {
+                let sent = upstream.send(&buffers.to_upstream.filled()[self.sent..]);
+                self.sent += *sent.as_ref().unwrap_or(&0);
+                sent
+            } else if !upstream.is_flushed() {
+                upstream.flush().map(usize::from)
+            } else if self.body.is_done() {
                 break;
-            }
-            // What has been sent is wiped: it may have been the head.
-            self.buffers.to_upstream.wipe();
-            self.sent = 0;
-            self.terms.replayable = false;
-            let from = &mut self.buffers.from_client;
-            match &mut self.body {
-                RequestBody::Length(left) if !from.is_empty() => {
-                    let n = from.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    match self.upstream.send(&from.filled()[..n]) {
-                        Ok(0) => break,
-                        Ok(n) => {
-                            from.consume(n);
-                            *left -= n as u64;
-                            if *left == 0 {
-                                self.body = RequestBody::Done;
-                            }
+            } else {
+                // What has been sent is wiped: it may have been the head.
+                buffers.to_upstream.wipe();
+                self.sent = 0;
+                self.replayable = false;
+                match &mut self.body {
+                    RequestBody::Length(left) if !buffers.from_client.is_empty() => {
+                        let n = at_most(buffers.from_client.len(), *left);
+                        let sent = upstream.send(&buffers.from_client.filled()[..n]);
+                        let n = *sent.as_ref().unwrap_or(&0);
+                        buffers.from_client.consume(n);
+                        *left -= n as u64;
+                        if *left == 0 {
+                            self.body = RequestBody::Done;
                         }
-                        Err(e) => self.deaf = Some(e),
+                        sent
                     }
-                    progress = true;
-                }
-                RequestBody::Chunked(_) => {
-                    self.take_chunks()?;
-                    if self.buffers.to_upstream.is_empty() {
-                        break;
+                    RequestBody::Chunked(_) => {
+                        self.take_chunks(buffers)?;
+                        Ok(buffers.to_upstream.len())
                     }
+                    _ => break,
                 }
-                _ => break,
+            };
+            match sent {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(e) => self.deaf = Some(e),
             }
+            progress = true;
         }
         Ok(progress)
     }
+}
+
+/// The smaller of a buffer's length and what is left of a body.
+pub(super) fn at_most(len: usize, left: u64) -> usize {
+    len.min(usize::try_from(left).unwrap_or(usize::MAX))
 }
 
 /// Appends one chunk.

@@ -7,11 +7,10 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
-use super::Forwarder;
-use super::buffer::Buffer;
-use super::exchange::Buffers;
+use super::buffer::{Buffer, Buffers};
 use super::upstream::Upstream;
 use super::wait::{self, Received, Woken, wait};
+use super::{Forwarder, LINGER};
 
 /// Relays until both directions have ended, one of the peers breaks, or nothing moves for too long.
 pub fn relay(
@@ -25,6 +24,8 @@ pub fn relay(
     let mut down = Direction::from(std::mem::take(&mut buffers.to_client));
     down.buffer.push(buffers.from_upstream.filled());
     buffers.from_upstream.consume(buffers.from_upstream.len());
+    // Set when the client has gone: how long its last words may take to go up.
+    let mut farewell = None;
     while !(up.closed && down.closed) {
         let mut progress = false;
         if up.wants_more() {
@@ -48,9 +49,11 @@ pub fn relay(
             progress |= down.took(received);
         }
         while !down.buffer.is_empty() {
-            match wait::send(client, down.buffer.filled())? {
-                0 => break,
-                n => down.buffer.consume(n),
+            match wait::send(client, down.buffer.filled()) {
+                Ok(0) => break,
+                Ok(n) => down.buffer.consume(n),
+                // Nobody reads any more; what was written before still goes up.
+                Err(_) => down.give_up(),
             }
             progress = true;
         }
@@ -73,9 +76,17 @@ pub fn relay(
         );
         let other = (!from_upstream.is_empty()).then(|| (upstream.as_fd(), from_upstream));
         let deadline = forwarder.limits.idle.map(|idle| Instant::now() + idle);
-        match wait(client, from_client, other, deadline)? {
+        let woken = match farewell {
+            None => wait(client, from_client, other, deadline)?,
+            Some(_) => wait(upstream.as_fd(), from_upstream, None, farewell)?,
+        };
+        match woken {
             Woken::Ready => {}
-            // Both ways of the client's stream are shut: nobody is left to relay for.
+            // The hang-up may come together with bytes that were sent before it.
+            Woken::Gone if farewell.is_none() && !up.closed => {
+                down.give_up();
+                farewell = Some(Instant::now() + LINGER);
+            }
             Woken::Gone | Woken::Late => return Ok(()),
         }
     }
@@ -106,6 +117,12 @@ impl Direction {
 
     fn has_ended(&self) -> bool {
         self.ended && self.buffer.is_empty() && !self.closed
+    }
+
+    /// The receiver has gone.
+    fn give_up(&mut self) {
+        self.buffer.consume(self.buffer.len());
+        (self.ended, self.closed) = (true, true);
     }
 
     fn took(&mut self, received: Received) -> bool {

@@ -21,6 +21,17 @@ pub enum BodyError {
 }
 
 impl BodyError {
+    /// The status of the refusal when a request has this body.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            // RFC 9112 section 7.1.1 wants a limit on chunk extensions and a 4xx beyond it.
+            BodyError::LineTooLong => 413,
+            BodyError::TrailersTooLarge => 431,
+            _ => 400,
+        }
+    }
+
     /// One clause for an error text.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -265,8 +276,11 @@ pub fn trailers<'h, 'b>(
 mod tests {
     use super::*;
 
+    /// Data, and the trailer section.
+    type Decoded = (Vec<u8>, Vec<u8>);
+
     /// Decodes as a connection would, with at most `step` new bytes at a time.
-    fn decode(input: &[u8], step: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, BodyError> {
+    fn decode(input: &[u8], step: usize) -> Result<Option<Decoded>, BodyError> {
         let mut chunked = Chunked::default();
         let (mut buf, mut data) = (Vec::new(), Vec::new());
         for piece in input.chunks(step) {
@@ -289,7 +303,7 @@ mod tests {
         Ok(None)
     }
 
-    fn both(input: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, BodyError> {
+    fn both(input: &str) -> Result<Option<Decoded>, BodyError> {
         let whole = decode(input.as_bytes(), usize::MAX);
         for step in [1, 2, 3, 7] {
             assert_eq!(whole, decode(input.as_bytes(), step), "{input:?} by {step}");

@@ -199,6 +199,17 @@ pub fn parse<'h, 'b>(
     })
 }
 
+/// The version that a refused request claims, for the answer to it.
+#[must_use]
+pub fn claimed_version(head: &[u8]) -> Version {
+    let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
+    if line.ends_with(b" HTTP/1.0") {
+        Version::V10
+    } else {
+        Version::V11
+    }
+}
+
 /// Path and query of a target (RFC 9112 section 3.2). Of an absolute-form only they are taken.
 fn origin_form<'b>(method: &str, target: &'b str) -> Option<&'b str> {
     // httparse lets UTF-8 through; a URI has none, and upstreams disagree about it.

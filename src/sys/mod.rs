@@ -9,3 +9,4 @@ pub mod inherited;
 pub mod memory;
 pub mod process;
 pub mod signal;
+pub mod stack;

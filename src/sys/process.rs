@@ -24,7 +24,7 @@ pub fn harden() -> io::Result<()> {
         return Err(io::Error::other("the process is still dumpable"));
     }
     let now = rustix::process::getrlimit(Resource::Core);
-    let callers = *CALLERS_CORE_LIMIT.get_or_init(|| now.clone());
+    let callers = *CALLERS_CORE_LIMIT.get_or_init(|| now);
     let lowered = Rlimit {
         current: Some(0),
         maximum: callers.maximum,
@@ -56,7 +56,7 @@ pub fn raise_nofile(wanted: u64) {
     let now = rustix::process::getrlimit(Resource::Nofile);
     let wanted = now.maximum.map_or(wanted, |hard| wanted.min(hard));
     if now.current.is_some_and(|soft| soft < wanted) {
-        CALLERS_NOFILE_LIMIT.get_or_init(|| now.clone());
+        CALLERS_NOFILE_LIMIT.get_or_init(|| now);
         let raised = Rlimit {
             current: Some(wanted),
             maximum: now.maximum,
@@ -72,7 +72,7 @@ pub fn callers_limits() -> Vec<(Resource, Rlimit)> {
         (Resource::Nofile, &CALLERS_NOFILE_LIMIT),
     ];
     kept.into_iter()
-        .filter_map(|(resource, limit)| Some((resource, limit.get()?.clone())))
+        .filter_map(|(resource, limit)| Some((resource, *limit.get()?)))
         .collect()
 }
 

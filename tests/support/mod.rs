@@ -11,21 +11,24 @@
 pub mod api;
 pub mod broker;
 pub mod ca;
+pub mod calls;
 pub mod client;
 pub mod conn;
 pub mod key;
+pub mod place;
 pub mod session;
 pub mod tempdir;
 pub mod upstream;
 
 use std::time::Duration;
 
-pub use api::{Place, Rule};
+pub use api::Rule;
 pub use broker::{Broker, Finished};
 pub use ca::Ca;
 pub use client::{Http, Response};
 pub use conn::{Conn, Recorded};
 pub use key::Key;
+pub use place::Place;
 pub use session::Session;
 pub use tempdir::TempDir;
 pub use upstream::Upstream;

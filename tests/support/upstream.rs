@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) stopping: bool,
     connections: usize,
     failed_handshakes: usize,
+    /// Connections whose script has not returned.
+    served: usize,
     pub(super) requests: Vec<Recorded>,
     pub(super) live: Vec<(usize, TcpStream)>,
     workers: Vec<JoinHandle<()>>,
@@ -168,13 +170,7 @@ impl Upstream {
 
     /// Waits until no connection is being served any more.
     pub fn wait_idle(&self) {
-        let idle = self.shared.wait(|state| {
-            state
-                .workers
-                .iter()
-                .all(JoinHandle::is_finished)
-                .then_some(())
-        });
+        let idle = self.shared.wait(|state| (state.served == 0).then_some(()));
         assert!(idle.is_some(), "connections are still open at the deadline");
     }
 
@@ -223,7 +219,8 @@ fn spawn_worker(
     let mut state = shared.lock();
     let index = state.connections;
     state.connections += 1;
-    let Ok(handle) = tcp.try_clone() else { return };
+    state.served += 1;
+    let handle = tcp.try_clone().expect("duplicate a connection");
     state.live.push((index, handle));
     let worker = thread::spawn({
         let shared = Arc::clone(shared);
@@ -241,6 +238,7 @@ fn spawn_worker(
             }
             let mut state = shared.lock();
             state.live.retain(|(live, _)| *live != index);
+            state.served -= 1;
             drop(state);
             shared.changed.notify_all();
         }

@@ -46,7 +46,11 @@ pub fn run(plan: &Plan) -> Result<String, Failure> {
     let mut events = Vec::with_capacity(connections.len().max(1));
     loop {
         events.clear();
-        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&wait))?;
+        epoll::wait(
+            &poll,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&wait),
+        )?;
         if events.is_empty() {
             return Err("no answer in time".into());
         }

@@ -19,7 +19,10 @@ pub fn requests(plan: &Plan) -> Result<String, Failure> {
 }
 
 /// Counts served dials only. A refusal (the limit, while closed streams are still being cleared) is tried again.
-fn series(plan: &Plan, each: impl Fn(&mut Stream) -> Result<(), Failure>) -> Result<String, Failure> {
+fn series(
+    plan: &Plan,
+    each: impl Fn(&mut Stream) -> Result<(), Failure>,
+) -> Result<String, Failure> {
     let start = Instant::now();
     let (mut done, mut refused, mut last) = (0_u64, 0_u64, start);
     loop {

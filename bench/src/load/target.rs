@@ -95,6 +95,8 @@ fn receive(channel: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
         (1, [1], Some(stream)) => Ok(Some(stream)),
         (1, [0xff], None) => Ok(None),
         (0, ..) => Err("control channel closed".into()),
-        (_, byte, stream) => Err(format!("dial answered {byte:?}, descriptor: {}", stream.is_some()).into()),
+        (_, byte, stream) => {
+            Err(format!("dial answered {byte:?}, descriptor: {}", stream.is_some()).into())
+        }
     }
 }

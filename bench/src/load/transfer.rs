@@ -55,7 +55,10 @@ pub fn upload(plan: &Plan) -> Result<String, Failure> {
     let pattern = Pattern::new();
     let mut stream = plan.target.dial()?;
     let Plan {
-        path, header, bytes, ..
+        path,
+        header,
+        bytes,
+        ..
     } = plan;
     let start = Instant::now();
     let head = format!(
