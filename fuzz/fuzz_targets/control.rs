@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use broker_exec::fuzzing::{Crew, control};
+use broker_exec::fuzzing::{Crew, Serve, control};
 use libfuzzer_sys::fuzz_target;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -23,6 +23,18 @@ use rustix::net::{
 const LIMIT: usize = 8;
 /// Longer than any scheduling delay; past it, something hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Each stream answers one byte with the same byte.
+struct Echo;
+
+impl Serve for Echo {
+    fn serve(&self, stream: &OwnedFd) {
+        let mut byte = [0];
+        while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
+            let _ = send(stream, &byte, SendFlags::NOSIGNAL);
+        }
+    }
+}
 
 /// The command's end, and a descriptor to attach.
 static CHANNEL: LazyLock<(OwnedFd, OwnedFd)> = LazyLock::new(|| {
