@@ -39,13 +39,7 @@ impl Serve for Echo {
 /// The command's end, and a descriptor to attach.
 static CHANNEL: LazyLock<(OwnedFd, OwnedFd)> = LazyLock::new(|| {
     let (ours, peer) = control::channel().expect("a socket pair");
-    // Each stream answers one byte with the same byte.
-    let crew = Arc::new(Crew::new(LIMIT, None, |stream| {
-        let mut byte = [0];
-        while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
-            let _ = send(stream, &byte, SendFlags::NOSIGNAL);
-        }
-    }));
+    let crew = Arc::new(Crew::new(LIMIT, None, Echo));
     std::thread::spawn(move || {
         control::serve(&ours, &crew);
         panic!("the channel has ended");

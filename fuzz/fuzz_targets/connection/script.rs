@@ -181,7 +181,7 @@ pub fn play(script: &Script<'_>) -> Played {
         }
     }
     forwarder.connect_to(Vec::new());
-    forwarder.close();
+    forwarder.rest();
     played.got = drain(&client);
     for (carried, upstream) in played.carried.iter_mut().zip(&upstreams) {
         carried.up = drain(upstream);
