@@ -293,9 +293,10 @@ impl Run {
 
     /// Asks the command to end (SIGTERM), and after `grace` makes it (SIGKILL).
     pub fn stop(&mut self, grace: Duration) -> io::Result<Exit> {
-        self.signal(libc::SIGTERM)?;
+        // A command that has ended by itself needs none.
+        let _ = self.signal(libc::SIGTERM);
         if self.child.wait_timeout(grace)?.is_none() {
-            self.signal(libc::SIGKILL)?;
+            let _ = self.signal(libc::SIGKILL);
         }
         self.wait()
     }

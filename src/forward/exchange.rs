@@ -33,21 +33,27 @@ pub struct Exchange<'c> {
 }
 
 impl Exchange<'_> {
-    /// Runs the exchange to its end. The request's head is wiped, whatever the end is.
-    pub fn run(&mut self) -> Result<(), Stop> {
+    /// Runs the exchange to its end: whether it leaves the upstream's connection between two messages.
+    /// The request's head is wiped, whatever the end is.
+    pub fn run(&mut self) -> Result<bool, Stop> {
         let outcome = self.pump();
+        let clean = self.leaves_upstream_clean();
         self.buffers.to_upstream.wipe();
         match outcome {
+            Ok(()) => Ok(clean),
             Err(Stop::Answer(_)) if self.down.has_begun() => Err(Stop::Abort),
-            outcome => outcome,
+            Err(stop) => Err(stop),
         }
     }
 
-    /// Whether the upstream's connection stands between two messages.
-    pub fn leaves_upstream_clean(&self) -> bool {
-        // Bytes behind a complete response were not asked for: nothing on this connection can be
-        // trusted to answer the next request.
-        self.down.is_reusable() && self.up.is_delivered() && self.buffers.from_upstream.is_empty()
+    fn leaves_upstream_clean(&self) -> bool {
+        // An answer may come before the upstream has taken all of the request; what it has not taken
+        // would be the start of the next. And bytes behind a complete response were not asked for:
+        // nothing on this connection can be trusted to answer the next request.
+        self.down.is_reusable()
+            && self.up.is_delivered()
+            && !self.up.has_unsent(self.buffers, self.upstream)
+            && self.buffers.from_upstream.is_empty()
     }
 
     fn pump(&mut self) -> Result<(), Stop> {

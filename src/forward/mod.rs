@@ -226,7 +226,6 @@ impl Connection<'_> {
             down: Downward::new(terms),
         };
         let outcome = exchange.run();
-        let clean = outcome.is_ok() && exchange.leaves_upstream_clean();
         let (keep_alive, status) = (exchange.down.keep_alive(), exchange.down.status());
         if forwarder.narrate {
             let status = status.map_or("no response".into(), |status| status.to_string());
@@ -234,7 +233,7 @@ impl Connection<'_> {
             say(&format!("{status} in {elapsed} ms: {}", Outcome(&outcome)));
         }
         match outcome {
-            Ok(()) => {
+            Ok(clean) => {
                 if clean {
                     upstream.reused = true;
                 } else {
@@ -397,12 +396,12 @@ fn escapes_prefix(request: &Request<'_, '_>) -> bool {
 }
 
 /// The end of an exchange, for `--verbose`.
-struct Outcome<'a>(&'a std::result::Result<(), Stop>);
+struct Outcome<'a>(&'a std::result::Result<bool, Stop>);
 
 impl std::fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
-            Ok(()) => "done",
+            Ok(_) => "done",
             Err(Stop::Answer(_)) => "answered by us",
             Err(Stop::Abort) => "cut short",
             Err(Stop::Gone) => "the client has gone",
