@@ -195,7 +195,9 @@ fn every_piece_of_an_upload_is_passed_on_when_it_comes() {
         let upstream = Upstream::scripted(tls, |conn| {
             let Some(head) = conn.read_head() else { return };
             let chunked = head.header("transfer-encoding").is_some();
-            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            // It serves one request: without saying so, the next could meet its end.
+            let fields = "Connection: close\r\nTransfer-Encoding: chunked";
+            conn.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"));
             for _ in 0..5 {
                 let piece = if chunked {
                     read_chunk(conn)
