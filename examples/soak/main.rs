@@ -29,6 +29,8 @@ const LIMIT: usize = 256;
 const BURST: usize = 5000;
 /// How long the broker may take to give everything back: threads wait a while for another stream.
 const SETTLE: Duration = Duration::from_secs(30);
+/// Without a change for this long, it has given back what it will.
+const CALM: Duration = Duration::from_secs(7);
 /// What the allocator may keep beyond what it kept after the warm-up, in KiB.
 const GROWTH: usize = 4096;
 
@@ -81,19 +83,27 @@ fn soak(requests: u64, tls: bool) -> bool {
         upstream.close_all();
         load.last_word();
         let end = Instant::now() + SETTLE;
+        let (mut held, mut since) = (Held::by(session.pid()), Instant::now());
         loop {
-            let held = Held::by(session.pid());
-            let settled = expected.is_none_or(|expected| held.is_within(&expected));
-            if (settled && held.threads <= 2) || Instant::now() > end {
+            let calm = match expected {
+                Some(baseline) => held.is_within(&baseline),
+                // The baseline: what is held when nothing is given back any more.
+                None => since.elapsed() > CALM,
+            };
+            if calm || Instant::now() > end {
                 println!("soak: {name}: {what}: {held}");
-                return (held, settled);
+                return (held, calm);
             }
             std::thread::sleep(Duration::from_millis(50));
+            let now = Held::by(session.pid());
+            if (now.descriptors, now.threads) != (held.descriptors, held.threads) {
+                since = Instant::now();
+            }
+            held = now;
         }
     };
 
     let start = Instant::now();
-    settle("at the start", None);
     load.run((requests / 10).clamp(1000, 20_000), CLIENTS);
     load.burst(BURST);
     let (baseline, _) = settle("warm", None);

@@ -214,7 +214,14 @@ fn forwarded(
                 same(setting, asked.get(places.len()), &message);
                 places.push((carrier, place));
             }
-            if upgraded == Some(places.len() - 1) && message.values("upgrade").len() == 1 {
+            // The upstream agreed, even if the client left before it could be told.
+            let switches = message.values("upgrade").len() == 1 && {
+                let methods = methods(places.iter().copied().map(Some), asked, carrier);
+                let (given, _) = given(&carried.down, &methods, carried.ended);
+                matches!(given.get(place), Some(Some(answer)) if answer.status() == 101)
+            };
+            assert!(switches || upgraded != Some(places.len() - 1));
+            if switches {
                 // Another protocol from here on: bytes as they are.
                 let behind = &played.sent[asked[places.len() - 1].end..];
                 assert!(behind.starts_with(&rest[message.length..]));
