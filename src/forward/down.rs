@@ -106,6 +106,11 @@ impl Downward {
         matches!(self.stage, Stage::Head)
     }
 
+    /// Whether the client may be waiting for a 100 (Continue) that the upstream owes it.
+    pub fn awaits_continue(&self) -> bool {
+        self.awaits_head() && self.terms.expect_continue && self.interim == 0
+    }
+
     /// Whether what has arrived is a part of something: of a head, a chunk-size line or a trailer.
     pub fn is_partial(&self, buffers: &Buffers) -> bool {
         !buffers.from_upstream.is_empty() || (self.awaits_head() && self.interim > 0)

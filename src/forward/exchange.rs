@@ -173,9 +173,9 @@ impl Exchange<'_> {
         );
         // A peer that nothing is asked of is left out: its hang-up would wake us without end.
         let other = (!upstream.is_empty()).then(|| (self.upstream.as_fd(), upstream));
-        // The clock of the head runs while it is the upstream's turn: to take the request, or to
-        // answer it.
-        let head = self.down.awaits_head() && !wants_client;
+        // The clock of the head runs while it is the upstream's turn: to take the request, to answer
+        // it, or to say that it wants the body.
+        let head = self.down.awaits_head() && (!wants_client || self.down.awaits_continue());
         let head = head.then(|| sent + self.limits.response_header);
         let idle = self.limits.idle.map(|idle| moved + idle);
         let deadline = head.into_iter().chain(idle).min();
