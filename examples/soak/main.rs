@@ -120,7 +120,6 @@ fn soak(requests: u64, tls: bool) -> bool {
     let (requests, seconds) = (load.requests.load(Relaxed), start.elapsed().as_secs());
     let (faults, vanished) = (load.faults.load(Relaxed), load.vanished.load(Relaxed));
     let reached = upstream.requests();
-    drop(load);
     let finished = session.finish().success();
     let quiet = session.stderr().is_empty();
     let well = wrong == 0 && half && whole && burst && recovered && finished && quiet;
