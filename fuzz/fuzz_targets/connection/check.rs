@@ -315,7 +315,13 @@ fn difference(setting: &Setting, asked: &Asked, message: &Message) -> Option<Str
         _ => None,
     };
     if let Some((name, value)) = &credential
-        && message.values(name) != [value.as_bytes()]
+        && (message.values(name) != [value.as_bytes()]
+            || message
+                .fields
+                .iter()
+                .filter(|(n, _)| fold(n) == *name)
+                .count()
+                > 1)
     {
         return wrong("credential");
     }
