@@ -43,6 +43,8 @@ use crate::door::control;
 use crate::error::{Error, Result, say};
 use crate::forward::crew::{Crew, Serve};
 use crate::forward::{Forwarder, Limits};
+
+pub use crate::forward::Scrub;
 use crate::service::Service;
 
 /// How long the end of a run waits for its threads. Every wait of theirs is cut, so only a name
@@ -62,6 +64,7 @@ pub struct Broker {
     fd: Option<RawFd>,
     allow_new_privs: bool,
     env: Vec<(OsString, OsString)>,
+    scrub: Scrub,
     narrate: bool,
 }
 
@@ -82,6 +85,7 @@ impl Broker {
             fd: None,
             allow_new_privs: false,
             env: Vec::new(),
+            scrub: Scrub::default(),
             narrate: false,
         }
     }
@@ -142,6 +146,15 @@ impl Broker {
         self
     }
 
+    /// What is done with a credential that an upstream repeats in a response (default: it is masked).
+    ///
+    /// Unless this is `Scrub::Off`, `spawn` refuses a key of fewer than 8 bytes.
+    #[must_use]
+    pub fn scrub(mut self, scrub: Scrub) -> Broker {
+        self.scrub = scrub;
+        self
+    }
+
     /// Says on standard error what happens to each request.
     #[must_use]
     pub fn narrate(mut self, narrate: bool) -> Broker {
@@ -169,7 +182,13 @@ impl Broker {
             command = command.env(name, placeholder.expand(template)?);
         }
 
-        let forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
+        let forwarder = Forwarder::new(
+            self.service,
+            &self.roots,
+            self.limits,
+            self.scrub,
+            self.narrate,
+        )?;
         let forwarder = Arc::new(forwarder);
         let crew = Arc::new(Crew::new(
             self.max_connections,
@@ -353,6 +372,7 @@ pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<E
         .idle_timeout(options.idle_timeout)
         .max_connections(options.max_connections)
         .allow_new_privs(options.allow_new_privs)
+        .scrub(options.scrub)
         .narrate(options.verbosity > 0);
     broker.fd = options.fd;
     let from_env = std::env::var_os("SSL_CERT_FILE")

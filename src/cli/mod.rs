@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::config::{self, CATALOGUE};
 use crate::error::{Error, Result};
+use crate::forward::Scrub;
 use table::Id;
 
 /// What a command line asks for.
@@ -50,6 +51,8 @@ pub struct Options {
     pub response_header_timeout: Duration,
     /// `--idle-timeout`
     pub idle_timeout: Option<Duration>,
+    /// `--scrub`
+    pub scrub: Scrub,
     /// `--allow-new-privs`
     pub allow_new_privs: bool,
     /// `--max-connections`
@@ -74,6 +77,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             response_header_timeout: Duration::from_secs(60),
             idle_timeout: None,
+            scrub: Scrub::default(),
             allow_new_privs: false,
             max_connections: 256,
             cacert: Vec::new(),
@@ -161,6 +165,14 @@ fn apply(
         Id::ConnectTimeout => options.connect_timeout = duration(value)?,
         Id::ResponseHeaderTimeout => options.response_header_timeout = duration(value)?,
         Id::IdleTimeout => options.idle_timeout = Some(duration(value)?),
+        Id::Scrub => {
+            options.scrub = match text(value)?.as_str() {
+                "redact" => Scrub::Redact,
+                "fail" => Scrub::Fail,
+                "off" => Scrub::Off,
+                _ => return Err(wrong("the mode is one of redact, fail, off")),
+            };
+        }
         Id::AllowNewPrivs => options.allow_new_privs = true,
         Id::MaxConnections => {
             let number = value::number(&text(value)?, 1, 65536);

@@ -13,6 +13,7 @@ pub(super) enum Id {
     ConnectTimeout,
     ResponseHeaderTimeout,
     IdleTimeout,
+    Scrub,
     AllowNewPrivs,
     MaxConnections,
     Cacert,
@@ -143,6 +144,15 @@ pub const FLAGS: &[Flag] = &[
         value: Some("D"),
         default: Some("none"),
         help: "limit on a silence",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::Scrub,
+        hint: Hint::Words(&["redact", "fail", "off"]),
+        long: "scrub",
+        value: Some("MODE"),
+        default: Some("redact"),
+        help: "mask an echoed key; fail; or off",
         ..SWITCH
     },
     Flag {

@@ -28,8 +28,12 @@ pub struct Shape {
     pub keep_alive: bool,
 }
 
-/// Appends the head of a final or interim response.
-pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) {
+/// What of the status line is ours: the version and the status.
+pub const STATUS: usize = "HTTP/1.1 200 ".len();
+
+/// Appends the head of a final or interim response, and tells where what the upstream says in it
+/// ends and our own fields begin.
+pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) -> usize {
     let version = if shape.version == Version::V10 {
         "HTTP/1.0"
     } else {
@@ -54,6 +58,7 @@ pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) {
             out.push(b"\r\n");
         }
     }
+    let theirs = out.len();
     match shape.delivery {
         Delivery::Framed(Framing::Length(n)) => put(out, format_args!("Content-Length: {n}\r\n")),
         Delivery::Framed(Framing::Chunked) => out.push(b"Transfer-Encoding: chunked\r\n"),
@@ -67,6 +72,7 @@ pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) {
         out.push(b"Connection: keep-alive\r\n");
     }
     out.push(b"\r\n");
+    theirs
 }
 
 /// Whether the upstream signs a field with our name: what is in it would pass for our own words.

@@ -2,13 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::answer::{Delivery, Shape, write_head};
-use super::buffer::{Buffers, LARGE, SMALL};
+use super::answer::{Delivery, STATUS, Shape, write_head};
+use super::buffer::{Buffer, Buffers, LARGE, SMALL};
+use super::clean::{Cleaner, is_coded};
 use super::failure::{Failure, Stop};
 use super::up::{at_most, push_chunk, push_last_chunk};
 use super::wait;
 use crate::http::body::{Chunked, Event};
-use crate::http::headers::HeadScanner;
+use crate::http::headers::{Field, HeadScanner};
 use crate::http::response::{self, Asked, Response};
 use crate::http::{Framing, Version, limits};
 
@@ -27,6 +28,7 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Downward {
     terms: Terms,
+    clean: Cleaner,
     stage: Stage,
     scanner: HeadScanner,
     interim: usize,
@@ -78,9 +80,10 @@ pub enum Ending {
 }
 
 impl Downward {
-    pub fn new(terms: Terms) -> Downward {
+    pub fn new(terms: Terms, clean: Cleaner) -> Downward {
         Downward {
             terms,
+            clean,
             stage: Stage::Head,
             scanner: HeadScanner::default(),
             interim: 0,
@@ -89,6 +92,16 @@ impl Downward {
             keep_alive: false,
             reusable: false,
         }
+    }
+
+    /// How often the credential was found in the response.
+    pub fn found(&self) -> u64 {
+        self.clean.found()
+    }
+
+    /// The cleaning of what follows an upgrade.
+    pub fn take_cleaner(&mut self) -> Cleaner {
+        std::mem::take(&mut self.clean)
     }
 
     /// The status of the final response, once its head has been taken.
@@ -178,13 +191,20 @@ impl Downward {
                     delivery,
                     keep_alive: true,
                 };
-                write_head(&mut buffers.to_client, &response, shape);
+                put_head(&mut self.clean, &mut buffers.to_client, &response, shape)?;
             }
             self.scanner = HeadScanner::default();
             buffers.from_upstream.consume(end);
             return Ok(());
         }
+        let extended = |f: &Field<'_>| f.name.eq_ignore_ascii_case("sec-websocket-extensions");
+        if self.clean.is_on() && response.status == 101 && response.fields.iter().any(extended) {
+            return Err(Failure::Extension.into());
+        }
         let (delivery, body) = deliver(&response, self.terms.asked.head, version);
+        if self.clean.is_on() && body.is_some() && is_coded(response.fields) {
+            return Err(Failure::Coded.into());
+        }
         // While the request body is on its way nobody can tell where the next request starts.
         self.keep_alive =
             self.terms.keep_alive && request_done && delivery != Delivery::Framed(Framing::Close);
@@ -197,7 +217,7 @@ impl Downward {
             delivery,
             keep_alive: self.keep_alive,
         };
-        write_head(&mut buffers.to_client, &response, shape);
+        put_head(&mut self.clean, &mut buffers.to_client, &response, shape)?;
         self.stage = body.map_or(Stage::Done, Stage::Body);
         buffers.from_upstream.consume(end);
         if self.status == Some(101) {
@@ -212,13 +232,18 @@ impl Downward {
             return Ok(());
         };
         let (from, to) = (&mut buffers.from_upstream, &mut buffers.to_client);
+        let clean = &mut self.clean;
+        let in_chunks = body.in_chunks;
         match &mut body.rest {
             Rest::Length(left) => {
                 // The first bytes go out with the head; the rest needs no copy (push).
                 let n = at_most(from.len(), *left);
+                clean.in_place(from, n, n as u64 == *left)?;
+                let n = clean.cleared(n);
                 if !to.is_empty() && n <= SMALL {
                     to.push(&from.filled()[..n]);
                     from.consume(n);
+                    clean.went(n);
                     *left -= n as u64;
                 }
                 if *left == 0 {
@@ -227,11 +252,7 @@ impl Downward {
             }
             Rest::Close if from.is_empty() => {}
             Rest::Close => {
-                if body.in_chunks {
-                    push_chunk(to, from.filled());
-                } else {
-                    to.push(from.filled());
-                }
+                clean.pass(from.filled_mut(), false, |data| put(to, in_chunks, data))?;
                 from.consume(from.len());
             }
             Rest::Chunked(chunked) => loop {
@@ -244,18 +265,18 @@ impl Downward {
                     }
                     Event::Data(n) => {
                         from.consume(consumed);
-                        if body.in_chunks {
-                            push_chunk(to, &from.filled()[..n]);
-                        } else {
-                            to.push(&from.filled()[..n]);
-                        }
+                        let data = &mut from.filled_mut()[..n];
+                        clean.pass(data, false, |data| put(to, in_chunks, data))?;
                         from.consume(n);
                     }
                     Event::End(n) => {
-                        if body.in_chunks {
+                        clean.pass(&mut [], true, |data| put(to, in_chunks, data))?;
+                        let trailers = to.len();
+                        if in_chunks {
                             let section = &from.filled()[consumed - n..consumed];
                             push_last_chunk(to, section, |_| true)
                                 .map_err(Failure::ResponseBody)?;
+                            clean.lines(&mut to.filled_mut()[trailers..], "0\r".len())?;
                         }
                         from.consume(consumed);
                         self.stage = Stage::Done;
@@ -269,6 +290,7 @@ impl Downward {
 
     /// The upstream sends no more, `properly` or not.
     pub fn end(&mut self, buffers: &mut Buffers, properly: bool) -> Ending {
+        let held = self.release(buffers);
         match &self.stage {
             Stage::Head if self.interim == 0 && buffers.from_upstream.is_empty() => {
                 Ending::Unanswered
@@ -277,7 +299,7 @@ impl Downward {
             Stage::Body(ResponseBody {
                 rest: Rest::Close,
                 in_chunks,
-            }) if properly => {
+            }) if properly && held.is_ok() => {
                 if *in_chunks {
                     buffers.to_client.push(b"0\r\n\r\n");
                 }
@@ -289,13 +311,29 @@ impl Downward {
         }
     }
 
+    /// Lets go what was held back of a body when nothing follows.
+    fn release(&mut self, buffers: &mut Buffers) -> Result<(), Failure> {
+        let Stage::Body(ResponseBody { rest, in_chunks }) = &self.stage else {
+            return Ok(());
+        };
+        let (from, to) = (&mut buffers.from_upstream, &mut buffers.to_client);
+        match rest {
+            Rest::Length(left) => self.clean.in_place(from, at_most(from.len(), *left), true),
+            Rest::Chunked(_) | Rest::Close => self
+                .clean
+                .pass(&mut [], true, |data| put(to, *in_chunks, data)),
+        }
+    }
+
     /// Body bytes that lie in the upstream's buffer as the client is to get them.
     fn direct(&self, buffers: &Buffers) -> usize {
         match &self.stage {
             Stage::Body(ResponseBody {
                 rest: Rest::Length(left),
                 ..
-            }) => at_most(buffers.from_upstream.len(), *left),
+            }) => self
+                .clean
+                .cleared(at_most(buffers.from_upstream.len(), *left)),
             _ => 0,
         }
     }
@@ -315,6 +353,7 @@ impl Downward {
                 Ok(n) if from_copy => buffers.to_client.consume(n),
                 Ok(n) => {
                     buffers.from_upstream.consume(n);
+                    self.clean.went(n);
                     if let Stage::Body(ResponseBody {
                         rest: Rest::Length(left),
                         ..
@@ -334,6 +373,27 @@ impl Downward {
         }
         buffers.to_client.release(LARGE);
         Ok(progress)
+    }
+}
+
+/// Appends a head without the credential.
+fn put_head(
+    clean: &mut Cleaner,
+    to: &mut Buffer,
+    response: &Response<'_, '_>,
+    shape: Shape,
+) -> Result<(), Failure> {
+    let start = to.len();
+    let theirs = write_head(to, response, shape);
+    clean.lines(&mut to.filled_mut()[start..theirs], STATUS)
+}
+
+/// Appends a piece of a body.
+fn put(to: &mut Buffer, in_chunks: bool, data: &[u8]) {
+    if in_chunks {
+        push_chunk(to, data);
+    } else {
+        to.push(data);
     }
 }
 

@@ -56,6 +56,14 @@ pub enum Failure {
     ResponseTimeout,
     /// More interim responses than are taken.
     TooManyInterim,
+    /// The upstream's response holds the credential (`--scrub=fail`).
+    Echoed,
+    /// The upstream's response has a content coding, in which nothing can be found.
+    Coded,
+    /// The upstream's WebSocket has an extension, in which nothing can be found.
+    Extension,
+    /// What the upstream sends within a WebSocket message is no frame.
+    Frames,
     /// Nothing moved for as long as `--idle-timeout` allows.
     Idle,
 }
@@ -126,6 +134,30 @@ impl Failure {
                 504,
                 "connection_timeout",
                 "nothing moved within --idle-timeout".into(),
+            ),
+            Failure::Echoed => (
+                502,
+                "http_protocol_error",
+                "the upstream's response was refused: it holds the credential (--scrub=fail)".into(),
+            ),
+            Failure::Coded => (
+                502,
+                "http_protocol_error",
+                "the upstream's response was refused: it has a Content-Encoding although identity was \
+                 asked for, and the credential cannot be looked for in it (--scrub=off would pass it on)"
+                    .into(),
+            ),
+            Failure::Extension => (
+                502,
+                "http_upgrade_failed",
+                "the upstream's response was refused: it has a WebSocket extension that was not asked for, \
+                 and the credential cannot be looked for in it (--scrub=off would pass it on)"
+                    .into(),
+            ),
+            Failure::Frames => (
+                502,
+                "http_protocol_error",
+                "what the upstream sent within a WebSocket message is no frame".into(),
             ),
             Failure::TooManyInterim => (
                 502,

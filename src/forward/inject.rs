@@ -9,8 +9,15 @@ use crate::http::headers::{Field, Name, nominated};
 use crate::http::request::Request;
 use crate::service::{Place, Service, percent_encode};
 
-/// Appends the head to `out`. The framing is `request.framing`, declared by exactly one field.
-pub fn write_head(out: &mut Buffer, request: &Request<'_, '_>, service: &Service, rendered: &[u8]) {
+/// Appends the head to `out`. With `plain`, the response is to be readable for us: no content coding
+/// and no compressed WebSocket. The framing is `request.framing`, declared by exactly one field.
+pub fn write_head(
+    out: &mut Buffer,
+    request: &Request<'_, '_>,
+    service: &Service,
+    rendered: &[u8],
+    plain: bool,
+) {
     let mut head = Head(out);
     head.put(request.method.as_bytes());
     head.put(b" ");
@@ -19,9 +26,12 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_, '_>, service: &Service
     head.put(service.origin.authority.as_bytes());
     head.put(b"\r\n");
     for field in request.fields {
-        if passes(field, request, &service.place) {
+        if passes(field, request, &service.place) && !(plain && is_coding(field.name)) {
             head.field(field.name.as_bytes(), field.value);
         }
+    }
+    if plain {
+        head.field(b"Accept-Encoding", b"identity");
     }
     match &service.place {
         Place::Query(_) => {}
@@ -57,6 +67,14 @@ fn passes(field: &Field<'_>, request: &Request<'_, '_>, place: &Place) -> bool {
         .is_some_and(|name| same_field(name, field.name));
     let ends_here = request.nominates && nominated(request.fields, field.name);
     !is_place && !ends_here
+}
+
+/// Whether a field would let the upstream answer in a coding.
+fn is_coding(name: &str) -> bool {
+    same_field("Accept-Encoding", name)
+        || same_field("Sec-WebSocket-Extensions", name)
+        // RFC 3229: a difference to what the client has.
+        || same_field("A-IM", name)
 }
 
 /// Whether an upstream could take one name for the other: case does not count, and servers that hand
@@ -201,7 +219,7 @@ mod tests {
         let mut slots = request::slots();
         let request = request::parse(&input.as_bytes()[..end], &mut slots).unwrap();
         let mut out = Buffer::default();
-        write_head(&mut out, &request, &service, b"KEY");
+        write_head(&mut out, &request, &service, b"KEY", false);
         String::from_utf8(out.filled().to_vec()).unwrap()
     }
 

@@ -5,11 +5,13 @@
 
 mod answer;
 mod buffer;
+mod clean;
 pub mod crew;
 mod dial;
 mod down;
 mod exchange;
 mod failure;
+mod frames;
 mod inject;
 mod proxy;
 mod scrub;
@@ -21,22 +23,27 @@ mod wait;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
-use crate::error::{Result, say};
+use crate::credential::Loaded;
+use crate::error::{Error, Result, say};
 use crate::http::Version;
 use crate::http::headers::HeadScanner;
 use crate::http::request::{self, Request};
 use crate::http::response::Asked;
 use crate::service::{Service, has_dot_segment};
 use buffer::Buffers;
+use clean::Cleaner;
+pub use clean::Scrub;
 use crew::Serve;
 use down::{Downward, Terms};
 use exchange::{Exchange, connect};
 use failure::{Failure, Stop};
+use scrub::Scrubber;
 use up::Upward;
 use upstream::{Pool, Upstream};
 use wait::{Received, Woken, wait};
@@ -64,6 +71,9 @@ pub struct Forwarder {
     service: Service,
     pool: Pool,
     limits: Limits,
+    scrub: Scrub,
+    /// For the credential that was used last.
+    scrubber: Mutex<Option<Arc<Scrubber>>>,
     narrate: bool,
 }
 
@@ -73,15 +83,49 @@ impl Forwarder {
         service: Service,
         roots: &[PathBuf],
         limits: Limits,
+        scrub: Scrub,
         narrate: bool,
     ) -> Result<Forwarder> {
         let pool = Pool::new(&service.origin, roots, limits.connect)?;
-        Ok(Forwarder {
+        let forwarder = Forwarder {
             service,
             pool,
             limits,
+            scrub,
+            scrubber: Mutex::default(),
             narrate,
-        })
+        };
+        // A key that cannot be looked for is refused before the command starts.
+        let source = forwarder.service.source();
+        forwarder
+            .service
+            .credential()
+            .and_then(|loaded| {
+                forwarder
+                    .cleaner(&loaded)
+                    .map_err(|e| format!("{source}: {e}"))
+            })
+            .map_err(Error::Credential)?;
+        Ok(forwarder)
+    }
+
+    /// What cleans the response to a request with this credential.
+    fn cleaner(&self, loaded: &Arc<Loaded>) -> std::result::Result<Cleaner, String> {
+        if self.scrub == Scrub::Off {
+            return Ok(Cleaner::default());
+        }
+        let fail = self.scrub == Scrub::Fail;
+        let kept = || self.scrubber.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = kept().clone().filter(|scrubber| scrubber.is_for(loaded));
+        let scrubber = match current {
+            Some(scrubber) => scrubber,
+            // Made while nobody waits for the lock; who comes at the same time makes his own.
+            None => {
+                let made = Scrubber::new(loaded.clone(), &self.service.place)?;
+                kept().insert(Arc::new(made)).clone()
+            }
+        };
+        Ok(Cleaner::new(Some(scrubber), fail))
     }
 
     /// Has the next connections to the upstream be these, in order.
@@ -195,12 +239,7 @@ impl Connection<'_> {
         let started = Instant::now();
         let forwarder = self.forwarder;
         self.ticks = self.ticks || wait::prepare(self.client).is_ok();
-        let (terms, up) = match prepare(
-            &forwarder.service,
-            &mut self.buffers,
-            end,
-            forwarder.narrate,
-        ) {
+        let (terms, clean, up) = match prepare(forwarder, &mut self.buffers, end) {
             Ok(prepared) => prepared,
             Err((failure, version, head)) => {
                 self.buffers.to_upstream.wipe();
@@ -224,7 +263,7 @@ impl Connection<'_> {
             buffers: &mut self.buffers,
             upstream,
             up,
-            down: Downward::new(terms),
+            down: Downward::new(terms, clean),
         };
         let outcome = exchange.run();
         let (keep_alive, status) = (exchange.down.keep_alive(), exchange.down.status());
@@ -232,7 +271,12 @@ impl Connection<'_> {
             let status = status.map_or("no response".into(), |status| status.to_string());
             let elapsed = started.elapsed().as_millis();
             say(&format!("{status} in {elapsed} ms: {}", Outcome(&outcome)));
+            let found = exchange.down.found();
+            if found > 0 {
+                say(&format!("the response held the credential, {found} times"));
+            }
         }
+        let mut clean = exchange.down.take_cleaner();
         match outcome {
             Ok(clean) => {
                 if clean {
@@ -253,7 +297,13 @@ impl Connection<'_> {
             }
             Err(Stop::Upgraded) => {
                 // The peers' own endings are the only news here.
-                let _ = upgrade::relay(forwarder, self.client, upstream, &mut self.buffers);
+                let _ = upgrade::relay(
+                    forwarder,
+                    self.client,
+                    upstream,
+                    &mut self.buffers,
+                    &mut clean,
+                );
                 self.drop_upstream();
                 Next::Drop
             }
@@ -345,11 +395,11 @@ impl Connection<'_> {
 
 /// Checks the request and writes its head, with the credential, into `to_upstream`.
 fn prepare<'s>(
-    service: &'s Service,
+    forwarder: &'s Forwarder,
     buffers: &mut Buffers,
     end: usize,
-    narrate: bool,
-) -> std::result::Result<(Terms, Upward<'s>), (Failure, Version, bool)> {
+) -> std::result::Result<(Terms, Cleaner, Upward<'s>), (Failure, Version, bool)> {
+    let service = &forwarder.service;
     let mut slots = request::slots();
     let head = &buffers.from_client.filled()[..end];
     let request = request::parse(head, &mut slots)
@@ -370,13 +420,17 @@ fn prepare<'s>(
     let credential = service
         .credential()
         .map_err(|text| fail(Failure::Credential(text)))?;
+    let clean = forwarder
+        .cleaner(&credential)
+        .map_err(|text| fail(Failure::Credential(format!("{}: {text}", service.source()))))?;
     inject::write_head(
         &mut buffers.to_upstream,
         &request,
         service,
         credential.rendered.expose(),
+        clean.is_on(),
     );
-    if narrate {
+    if forwarder.narrate {
         let path = request.target.split('?').next().unwrap_or_default();
         say(&format!("{} {path}", request.method));
     }
@@ -387,7 +441,7 @@ fn prepare<'s>(
     let framing = request.framing;
     buffers.from_client.consume(end);
     let up = Upward::new(&service.place, framing, idempotent, buffers).map_err(fail)?;
-    Ok((terms, up))
+    Ok((terms, clean, up))
 }
 
 /// Whether a path could lead out of the upstream's prefix; `*` is no path of the prefix at all.

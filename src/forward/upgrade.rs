@@ -8,6 +8,9 @@ use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
 use super::buffer::{Buffer, Buffers};
+use super::clean::Cleaner;
+use super::failure::Failure;
+use super::frames::Frames;
 use super::upstream::Upstream;
 use super::wait::{self, Received, Woken, wait};
 use super::{Forwarder, LINGER};
@@ -18,12 +21,21 @@ pub fn relay(
     client: BorrowedFd<'_>,
     upstream: &mut Upstream,
     buffers: &mut Buffers,
+    clean: &mut Cleaner,
 ) -> io::Result<()> {
     // What came behind the heads is the first of the new protocol.
     let mut up = Direction::from(std::mem::take(&mut buffers.from_client));
     let mut down = Direction::from(std::mem::take(&mut buffers.to_client));
-    down.buffer.push(buffers.from_upstream.filled());
-    buffers.from_upstream.consume(buffers.from_upstream.len());
+    let mut frames = Frames::default();
+    let from = &mut buffers.from_upstream;
+    if clean.is_on() {
+        frames
+            .pass(from, &mut down.buffer, clean, false)
+            .map_err(refused)?;
+    } else {
+        down.buffer.push(from.filled());
+        from.consume(from.len());
+    }
     // Set when the client has gone: how long its last words may take to go up.
     let mut farewell = None;
     while !(up.closed && down.closed) {
@@ -45,8 +57,23 @@ pub fn relay(
             progress = true;
         }
         if down.wants_more() {
-            let received = upstream.receive(down.buffer.spare(1), false)?;
-            progress |= down.took(received);
+            if clean.is_on() {
+                let received = upstream.receive(from.spare(1), false)?;
+                match received {
+                    Received::Data(n) => from.fill(n),
+                    Received::End => down.ended = true,
+                    Received::Nothing => {}
+                }
+                if received != Received::Nothing {
+                    progress = true;
+                    frames
+                        .pass(from, &mut down.buffer, clean, down.ended)
+                        .map_err(refused)?;
+                }
+            } else {
+                let received = upstream.receive(down.buffer.spare(1), false)?;
+                progress |= down.took(received);
+            }
         }
         while !down.buffer.is_empty() {
             match wait::send(client, down.buffer.filled()) {
@@ -91,6 +118,11 @@ pub fn relay(
         }
     }
     Ok(())
+}
+
+/// The stream just ends: there is no place for a text in it.
+fn refused(_: Failure) -> io::Error {
+    io::ErrorKind::InvalidData.into()
 }
 
 /// Bytes one way.

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use broker_exec::fuzzing::{Forwarder, Limits, Serve};
+use broker_exec::run::Scrub;
 use broker_exec::service::Service;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
@@ -130,7 +131,8 @@ static FORWARDERS: LazyLock<Vec<[Forwarder; 2]>> = LazyLock::new(|| {
             response_header: patience,
             idle: Some(patience),
         };
-        Forwarder::new(service.expect("a service"), &[], limits, false).expect("a forwarder")
+        Forwarder::new(service.expect("a service"), &[], limits, Scrub::Off, false)
+            .expect("a forwarder")
     };
     let both = |setting| [forwarder(setting, 1), forwarder(setting, 100)];
     SETTINGS.iter().map(both).collect()

@@ -8,7 +8,11 @@ pub fn found(text: &[u8], key: &[u8]) -> Option<String> {
     layers.push(("HTML", decode(text, "&")));
     layers.push(("quoted-printable", decode(text, "=")));
     layers.push(("any mix", decode(text, "%\\&=")));
+    let plain = text;
     for (name, text) in layers {
+        if name != "plain" && text == plain {
+            continue;
+        }
         if holds(&text, key) {
             return Some(format!("in {name}"));
         }
@@ -24,14 +28,16 @@ pub fn found(text: &[u8], key: &[u8]) -> Option<String> {
         if key.contains(&b' ') && !key.contains(&b'+') && holds(&spaces, &plus) {
             return Some(format!("in {name} with + for a space"));
         }
-        for run in runs(&text, |b| b.is_ascii_hexdigit()) {
+        for run in runs(&text, 2 * key.len(), |b| b.is_ascii_hexdigit()) {
             for start in 0..2 {
                 if holds(&bits(&run[start.min(run.len())..], 4, hex), key) {
                     return Some(format!("in hexadecimal digits in {name}"));
                 }
             }
         }
-        for run in runs(&text, |b| base64(b) < 64) {
+        let digits = digits();
+        let base64 = |b: u8| digits[usize::from(b)];
+        for run in runs(&text, 8 * key.len() / 6, |b| base64(b) < 64) {
             for start in 0..4 {
                 if holds(&bits(&run[start.min(run.len())..], 6, base64), key) {
                     return Some(format!("in base64 in {name}"));
@@ -48,8 +54,11 @@ fn holds(text: &[u8], key: &[u8]) -> bool {
         && (0..=text.len() - key.len()).any(|i| text[i] == first && text[i..].starts_with(key))
 }
 
-fn runs(text: &[u8], belongs: impl Fn(u8) -> bool) -> Vec<Vec<u8>> {
-    text.split(|&b| !belongs(b)).map(<[u8]>::to_vec).collect()
+/// What is long enough to hold the key.
+fn runs(text: &[u8], least: usize, belongs: impl Fn(u8) -> bool) -> Vec<&[u8]> {
+    text.split(|&b| !belongs(b))
+        .filter(|run| run.len() >= least)
+        .collect()
 }
 
 fn bits(digits: &[u8], width: u32, value: impl Fn(u8) -> u32) -> Vec<u8> {
@@ -69,10 +78,15 @@ fn hex(b: u8) -> u32 {
     (b as char).to_digit(16).unwrap()
 }
 
-fn base64(b: u8) -> u32 {
-    let standard = super::random::STANDARD.iter().position(|&c| c == b);
-    let url = super::random::URL.iter().position(|&c| c == b);
-    standard.or(url).unwrap_or(64) as u32
+/// The base64 digits of both alphabets; 64 is none.
+fn digits() -> [u32; 256] {
+    let mut digits = [64; 256];
+    for alphabet in [super::random::STANDARD, super::random::URL] {
+        for (value, &b) in alphabet.iter().enumerate() {
+            digits[usize::from(b)] = value as u32;
+        }
+    }
+    digits
 }
 
 /// Takes the escapes off that begin with one of these characters.
