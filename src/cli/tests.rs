@@ -111,10 +111,12 @@ fn the_defaults_are_those_of_the_table() {
     );
     assert_eq!(default("idle-timeout"), "none");
     assert_eq!(options.idle_timeout, None);
+    assert_eq!(default("scrub"), "redact");
+    assert_eq!(options.scrub, Scrub::Redact);
     let connections = default("max-connections").parse();
     assert_eq!(Ok(options.max_connections), connections);
     let others = FLAGS.iter().filter(|flag| flag.default.is_some());
-    assert_eq!(others.count(), 5, "a default that this test does not know");
+    assert_eq!(others.count(), 6, "a default that this test does not know");
 }
 
 #[test]

@@ -240,9 +240,7 @@ impl Stream {
                 Some((value, len)) => self.accept(key, thread, value, len),
                 // Longer input may make an escape of it, if it is the right one.
                 None if input.len() < escape::LONGEST
-                    && Spellings::of(thread.form, key, thread.n)
-                        .iter()
-                        .any(|s| s.bytes().starts_with(input)) =>
+                    && Spellings::may_be(input, thread.form, key, thread.n) =>
                 {
                     self.hold(thread);
                 }

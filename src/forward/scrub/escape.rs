@@ -158,49 +158,80 @@ impl Spellings {
     pub fn of(form: Form, key: &[u8], n: usize) -> Spellings {
         // Room for the usual number, so that little is left behind by growing.
         let mut all = Spellings(Vec::with_capacity(512));
-        form.values(key, n, |value, counts| all.spell(value, counts));
+        for introducer in [0, b'%', b'=', b'\\', b'&'] {
+            form.values(key, n, |value, counts| all.spell(value, counts, introducer));
+        }
         all
     }
 
-    fn spell(&mut self, value: Value, counts: usize) {
+    /// Whether `input` is the beginning of an escape of one character of a form.
+    pub fn may_be(input: &[u8], form: Form, key: &[u8], n: usize) -> bool {
+        let mut all = Spellings(Vec::with_capacity(128));
+        let introducer = input.first().copied().unwrap_or(0);
+        form.values(key, n, |value, counts| all.spell(value, counts, introducer));
+        all.iter()
+            .any(|spelling| spelling.bytes().starts_with(input))
+    }
+
+    /// The escapes that begin with `introducer`; 0 stands for none.
+    fn spell(&mut self, value: Value, counts: usize, introducer: u8) {
         let Value { code, character } = value;
-        if let (Ok(byte), false) = (u8::try_from(code), character) {
-            self.add(&[byte], counts);
-            if byte == b' ' {
-                self.add(b"+", counts);
+        let byte = u8::try_from(code).ok().filter(|_| !character);
+        match (introducer, byte) {
+            (0, Some(byte)) => {
+                self.add(&[byte], counts);
+                if byte == b' ' {
+                    self.add(b"+", counts);
+                }
             }
-            self.cases(b"%", byte.into(), 2, b"", counts);
-            self.cases(b"=", byte.into(), 2, b"", counts);
-            self.cases(b"\\x", byte.into(), 2, b"", counts);
-            for (short, _) in SHORT.iter().filter(|(_, c)| *c == byte) {
-                self.add(&[b'\\', *short], counts);
+            (b'%' | b'=', Some(byte)) => self.cases(&[introducer], byte.into(), 2, b"", counts),
+            (b'\\', _) => {
+                if let Some(byte) = byte {
+                    self.cases(b"\\x", byte.into(), 2, b"", counts);
+                    for (short, _) in SHORT.iter().filter(|(_, c)| *c == byte) {
+                        self.add(&[b'\\', *short], counts);
+                    }
+                }
+                self.utf16(code, counts);
             }
-            for (name, _) in NAMED.iter().filter(|(_, c)| *c == byte) {
-                self.add(name, counts);
+            (b'&', _) => {
+                for (name, _) in NAMED.iter().filter(|(_, c)| Some(*c) == byte) {
+                    self.add(name, counts);
+                }
+                self.references(code, counts);
             }
+            _ => {}
         }
-        if let Some(above) = code.checked_sub(0x10000) {
-            let both = (0xd800 + (above >> 10)) << 16 | (0xdc00 + (above & 0x3ff));
-            let start = self.0.len();
-            self.cases(b"\\u", both, 8, b"", counts);
-            for spelling in &mut self.0[start..] {
-                spelling.bytes.copy_within(6..10, 8);
-                spelling.bytes[6..8].copy_from_slice(b"\\u");
-                spelling.len = 12;
-            }
-        } else {
-            self.cases(b"\\u", code, 4, b"", counts);
+    }
+
+    fn utf16(&mut self, code: u32, counts: usize) {
+        let Some(above) = code.checked_sub(0x10000) else {
+            return self.cases(b"\\u", code, 4, b"", counts);
+        };
+        let both = (0xd800 + (above >> 10)) << 16 | (0xdc00 + (above & 0x3ff));
+        let start = self.0.len();
+        self.cases(b"\\u", both, 8, b"", counts);
+        for spelling in &mut self.0[start..] {
+            spelling.bytes.copy_within(6..10, 8);
+            spelling.bytes[6..8].copy_from_slice(b"\\u");
+            spelling.len = 12;
         }
+    }
+
+    fn references(&mut self, code: u32, counts: usize) {
         for end in [&b";"[..], b""] {
             for digits in 1..=DIGITS {
                 for x in [&b"&#x"[..], b"&#X"] {
                     self.cases(x, code, digits, end, counts);
                 }
-                let decimal = format!("&#{code:00$}", digits);
-                if decimal.len() == 2 + digits {
-                    let mut bytes = [0; LONGEST];
-                    bytes[..2 + digits].copy_from_slice(decimal.as_bytes());
-                    bytes[2 + digits..][..end.len()].copy_from_slice(end);
+                let mut bytes = *b"&#0000000;__";
+                let mut rest = code;
+                for i in (2..2 + digits).rev() {
+                    bytes[i] = b'0' + (rest % 10) as u8;
+                    rest /= 10;
+                }
+                if rest == 0 {
+                    bytes[2 + digits] = b';';
                     self.add(&bytes[..2 + digits + end.len()], counts);
                 }
             }

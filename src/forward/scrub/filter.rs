@@ -153,7 +153,7 @@ impl Fours {
 
     /// `ahead` without a line break first.
     fn plain(&self, i: usize, n: u32) -> Zeroizing<Vec<u32>> {
-        let mut out = Zeroizing::new(Vec::with_capacity(if n == 4 { 1024 } else { 256 }));
+        let mut out = Zeroizing::new(Vec::with_capacity(if n == 4 { 512 } else { 64 }));
         if n > 0 {
             for &(first, next) in self.heads[i].iter() {
                 extend(
@@ -183,16 +183,19 @@ impl Fours {
                 }
             }
             out.iter().for_each(|&four| take(four));
-            out.zeroize();
+            out.clear();
         }
     }
 }
 
 fn distinct(pieces: impl Iterator<Item = Piece>) -> Zeroizing<Vec<Piece>> {
-    let mut all = Zeroizing::new(Vec::with_capacity(1024));
-    all.extend(pieces);
-    all.sort_unstable();
-    all.dedup();
+    let mut all = Zeroizing::new(Vec::with_capacity(256));
+    for piece in pieces {
+        // Neighbours are often the same: the zeros that a number may begin with.
+        if !all.contains(&piece) {
+            all.push(piece);
+        }
+    }
     all
 }
 

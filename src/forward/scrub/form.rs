@@ -141,14 +141,22 @@ impl Form {
 
     /// Every value that is accepted at character `n`, for `spell`.
     pub fn values(self, key: &[u8], n: usize, mut take: impl FnMut(Value, usize)) {
-        for code in 0..=255 {
+        let mut byte = |byte: u8| {
             let value = Value {
-                code,
+                code: byte.into(),
                 character: false,
             };
             if self.accepts(key, n, value)[0] > 0 {
                 take(value, 1);
             }
+        };
+        match self {
+            Form::Raw => key.get(n).copied().into_iter().for_each(&mut byte),
+            Form::Hex => b"0123456789abcdefABCDEF"
+                .iter()
+                .copied()
+                .for_each(&mut byte),
+            Form::Base64(_) => (b'+'..=b'z').for_each(&mut byte),
         }
         let rest = key.get(n..).unwrap_or_default();
         if self == Form::Raw && rest.first().is_some_and(|b| *b >= 0x80) {
