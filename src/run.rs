@@ -26,7 +26,9 @@
 //! `Run::stop` ends a command that has not ended by itself; dropping a `Run` closes the channel and
 //! every stream and leaves the command alone.
 
-use std::ffi::{OsStr, OsString};
+mod announce;
+
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
 
+use crate::audit::{Audit, Start};
 use crate::child::{self, Child, Command, Exit};
 use crate::cli::{self, Invocation, Options};
 use crate::config;
@@ -44,6 +47,7 @@ use crate::error::{Error, Result, say};
 use crate::forward::crew::Crew;
 use crate::forward::{Forwarder, Limits};
 use crate::service::Service;
+use announce::{Placeholder, identity};
 
 /// How long the end of a run waits for its threads. Every wait of theirs is cut, so only a name
 /// lookup that hangs in libc could take longer; the process ends without it.
@@ -63,6 +67,8 @@ pub struct Broker {
     allow_new_privs: bool,
     env: Vec<(OsString, OsString)>,
     narrate: bool,
+    audit: Option<Audit>,
+    warnings: Vec<String>,
 }
 
 impl Broker {
@@ -83,6 +89,8 @@ impl Broker {
             allow_new_privs: false,
             env: Vec::new(),
             narrate: false,
+            audit: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -149,8 +157,24 @@ impl Broker {
         self
     }
 
+    /// Writes a line for each request and each event of the run.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Broker {
+        self.audit = Some(audit);
+        self
+    }
+
     /// Starts the command. Everything that can fail is prepared before.
-    pub fn spawn(self, command: Command) -> Result<Run> {
+    pub fn spawn(mut self, command: Command) -> Result<Run> {
+        let audit = self.audit.take().map(Arc::new);
+        let run = self.spawn_audited(command, audit.clone());
+        if let (Some(audit), Err(err)) = (&audit, &run) {
+            audit.fail(err);
+        }
+        run
+    }
+
+    fn spawn_audited(self, command: Command, audit: Option<Arc<Audit>>) -> Result<Run> {
         crate::sys::process::raise_nofile(3 * self.max_connections as u64 + 64);
         let (ours, theirs) =
             control::channel().map_err(Error::system("make the control socket"))?;
@@ -169,18 +193,28 @@ impl Broker {
             command = command.env(name, placeholder.expand(template)?);
         }
 
-        let forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
+        let serial = match &audit {
+            Some(audit) => self.begin_audit(audit)?,
+            None => 0,
+        };
+        let mut forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
+        if let Some(audit) = &audit {
+            forwarder.audit(audit.clone(), serial);
+        }
         let forwarder = Arc::new(forwarder);
         let serving = forwarder.clone();
         let crew = Arc::new(Crew::new(
             self.max_connections,
             self.limits.idle,
-            move |stream| serving.serve(stream),
+            move |number, stream| serving.serve(number, stream),
         ));
         // The command is started first: a fork copies one thread, and there is only one yet. Its
         // dials wait in the socket until the next lines have run.
         let child = Child::spawn(command, theirs.as_fd(), number, self.allow_new_privs)?;
         drop(theirs);
+        if let Some(audit) = &audit {
+            audit.command(child.id());
+        }
         let control = Arc::new(ours);
         let mut run = Run {
             child,
@@ -188,69 +222,39 @@ impl Broker {
             thread: None,
             crew: crew.clone(),
             forwarder,
+            audit: audit.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
             .stack_size(CONTROL_STACK);
-        match thread.spawn(move || control::serve(&control, &crew)) {
+        match thread.spawn(move || control::serve(&control, &crew, audit.as_deref())) {
             Ok(thread) => run.thread = Some(thread),
             Err(e) => {
                 // A command whose dials nobody answers must not go on.
                 let _ = run.child.signal(libc::SIGKILL);
                 let _ = run.child.wait();
+                // Our caller writes the end of it.
+                run.audit = None;
                 return Err(Error::System("start a thread".into(), e));
             }
         }
         Ok(run)
     }
-}
 
-/// Device and inode of the control socket, so that a client can tell a stale descriptor number.
-fn identity(fd: &OwnedFd) -> Result<String> {
-    let stat = rustix::fs::fstat(fd)
-        .map_err(|e| Error::System("identify the control socket".into(), e.into()))?;
-    Ok(format!("{}:{}", stat.st_dev, stat.st_ino))
-}
-
-/// What the templates of `--env` expand to.
-struct Placeholder {
-    fd: RawFd,
-    host: String,
-}
-
-impl Placeholder {
-    /// A word in braces must be one of ours; any other brace stands for itself.
-    fn expand(&self, template: &OsStr) -> Result<OsString> {
-        use std::os::unix::ffi::{OsStrExt, OsStringExt};
-        let mut out = Vec::new();
-        let mut rest = template.as_bytes();
-        while let Some(open) = rest.iter().position(|&b| b == b'{') {
-            out.extend_from_slice(&rest[..open]);
-            rest = &rest[open..];
-            let word = rest
-                .iter()
-                .position(|&b| b == b'}')
-                .map(|close| &rest[1..close]);
-            match word {
-                Some(b"fd") => out.extend_from_slice(self.fd.to_string().as_bytes()),
-                Some(b"host") => out.extend_from_slice(self.host.as_bytes()),
-                Some(b"url") => out.extend_from_slice(format!("http://{}", self.host).as_bytes()),
-                Some(word) if !word.is_empty() && word.iter().all(u8::is_ascii_lowercase) => {
-                    return Err(Error::Usage(format!(
-                        "--env: {{{}}} is not known; there are {{fd}}, {{url}} and {{host}}",
-                        String::from_utf8_lossy(word)
-                    )));
-                }
-                _ => {
-                    out.push(b'{');
-                    rest = &rest[1..];
-                    continue;
-                }
-            }
-            rest = &rest[word.map_or(1, |word| word.len() + 2)..];
-        }
-        out.extend_from_slice(rest);
-        Ok(OsString::from_vec(out))
+    /// Writes the first line. Returns the serial of the key that it is about.
+    fn begin_audit(&self, audit: &Audit) -> Result<u64> {
+        let service = &self.service;
+        let credential = service.credential().map_err(Error::Credential)?;
+        audit.start(&Start {
+            service: &service.name,
+            upstream: &service.origin.to_string(),
+            key: &service.source().to_string(),
+            no_new_privs: !self.allow_new_privs,
+            secret_memory: credential.key.tier(),
+            scrub: "off",
+            warnings: &self.warnings,
+        })?;
+        Ok(credential.serial)
     }
 }
 
@@ -262,6 +266,7 @@ pub struct Run {
     thread: Option<JoinHandle<()>>,
     crew: Arc<Crew>,
     forwarder: Arc<Forwarder>,
+    audit: Option<Arc<Audit>>,
 }
 
 impl Run {
@@ -280,7 +285,7 @@ impl Run {
     /// if processes that the command left behind still hold the channel.
     pub fn wait(&mut self) -> io::Result<Exit> {
         let exit = self.child.wait()?;
-        self.close();
+        self.end(exit);
         Ok(exit)
     }
 
@@ -288,7 +293,7 @@ impl Run {
     /// nothing else. `child::relay::block` is to be called before the run is started.
     pub fn wait_relaying(&mut self) -> io::Result<Exit> {
         let exit = child::relay::wait_relaying(&mut self.child)?;
-        self.close();
+        self.end(exit);
         Ok(exit)
     }
 
@@ -299,6 +304,18 @@ impl Run {
             self.signal(libc::SIGKILL)?;
         }
         self.wait()
+    }
+
+    /// Closes what is open, and the audit after it.
+    fn end(&mut self, exit: Exit) {
+        self.close();
+        if let Some(audit) = self.audit.take() {
+            match exit {
+                Exit::Code(status) => audit.exit(Some(status), None, None),
+                Exit::Signal(signal) => audit.exit(None, Some(signal), None),
+            }
+            audit.finish();
+        }
     }
 
     /// Closes the channel and every stream, and waits for the threads.
@@ -319,6 +336,9 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.close();
+        if let Some(audit) = &self.audit {
+            audit.finish();
+        }
     }
 }
 
@@ -342,10 +362,24 @@ pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<E
         .or(preset.map(|p| p.inject))
         .unwrap_or("bearer");
     let key = options.key.as_deref().unwrap_or_default();
+    // Before anything else is opened: a descriptor that is claimed must be our caller's.
+    let audit = options.audit.as_ref().map(Audit::open).transpose()?;
     // Signals still have their usual effect: Ctrl-C ends us while a slow source is being read.
-    let service = Service::load(preset.map_or("api", |p| p.name), upstream, key, inject)?;
-    if options.verbosity >= 0 && !service.origin.tls && !service.origin.is_loopback() {
-        say("warning: the upstream is plain http: the credential crosses the network unencrypted");
+    let service = Service::load(preset.map_or("api", |p| p.name), upstream, key, inject);
+    let service = service.inspect_err(|err| {
+        if let Some(audit) = &audit {
+            audit.fail(err);
+        }
+    })?;
+    let mut warnings = Vec::new();
+    if !service.origin.tls && !service.origin.is_loopback() {
+        warnings.push(
+            "the upstream is plain http: the credential crosses the network unencrypted"
+                .to_string(),
+        );
+    }
+    for warning in warnings.iter().filter(|_| options.verbosity >= 0) {
+        say(&format!("warning: {warning}"));
     }
     let mut broker = Broker::new(service)
         .connect_timeout(options.connect_timeout)
@@ -355,6 +389,8 @@ pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<E
         .allow_new_privs(options.allow_new_privs)
         .narrate(options.verbosity > 0);
     broker.fd = options.fd;
+    broker.audit = audit.map(|audit| audit.required(options.audit_required));
+    broker.warnings = warnings;
     let from_env = std::env::var_os("SSL_CERT_FILE")
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
@@ -405,29 +441,4 @@ pub fn capabilities() -> String {
         env!("CARGO_PKG_VERSION"),
         crate::credential::memory_tier(),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn templates_expand_only_what_they_know() {
-        let placeholder = Placeholder {
-            fd: 3,
-            host: "x.broker.local".into(),
-        };
-        let expand = |t: &str| {
-            placeholder
-                .expand(t.as_ref())
-                .map(|s| s.into_string().unwrap())
-        };
-        assert_eq!(expand("{fd}").unwrap(), "3");
-        assert_eq!(
-            expand("a{url}/v1{host}").unwrap(),
-            "ahttp://x.broker.local/v1x.broker.local"
-        );
-        assert_eq!(expand("{\"a\":{fd}} {} { }").unwrap(), "{\"a\":3} {} { }");
-        assert!(matches!(expand("{ticket}"), Err(Error::Usage(_))));
-    }
 }

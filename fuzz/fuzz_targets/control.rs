@@ -27,14 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 static CHANNEL: LazyLock<(OwnedFd, OwnedFd)> = LazyLock::new(|| {
     let (ours, peer) = control::channel().expect("a socket pair");
     // Each stream answers one byte with the same byte.
-    let crew = Arc::new(Crew::new(LIMIT, |stream| {
+    let crew = Arc::new(Crew::new(LIMIT, None, |_, stream| {
         let mut byte = [0];
         while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
             let _ = send(stream, &byte, SendFlags::NOSIGNAL);
         }
     }));
     std::thread::spawn(move || {
-        control::serve(&ours, &crew);
+        control::serve(&ours, &crew, None);
         panic!("the channel has ended");
     });
     for timeout in [Timeout::Recv, Timeout::Send] {

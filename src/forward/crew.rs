@@ -12,6 +12,7 @@ use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use super::wait::{Woken, wait};
+use crate::audit::Refusal;
 
 /// The stack of a serving thread. Only touched pages cost memory; the deepest known use, a TLS
 /// handshake in an unoptimised build, stays below half of it.
@@ -19,8 +20,8 @@ const STACK: usize = 256 * 1024;
 /// Threads that are kept waiting with a stream each.
 const WAITING: usize = 8;
 
-/// What is done with each stream.
-type Serve = dyn Fn(&OwnedFd) + Send + Sync;
+/// What is done with each stream, which comes with its number.
+type Serve = dyn Fn(u64, &OwnedFd) + Send + Sync;
 
 /// The threads that serve streams.
 pub struct Crew {
@@ -49,6 +50,8 @@ struct State {
     threads: usize,
     /// Streams that are dialled and not ended.
     live: usize,
+    /// Streams that were ever dialled.
+    dialled: u64,
     closing: bool,
 }
 
@@ -57,6 +60,8 @@ struct Seat {
     stream: Arc<OwnedFd>,
     /// When the other end was given away, if it was.
     dialled: Option<Instant>,
+    /// Which dial that was, from 1 up.
+    number: u64,
 }
 
 impl std::fmt::Debug for Crew {
@@ -69,7 +74,7 @@ impl Crew {
     pub fn new(
         limit: usize,
         idle: Option<Duration>,
-        serve: impl Fn(&OwnedFd) + Send + Sync + 'static,
+        serve: impl Fn(u64, &OwnedFd) + Send + Sync + 'static,
     ) -> Crew {
         let shared = Shared {
             serve: Box::new(serve),
@@ -83,26 +88,31 @@ impl Crew {
         }
     }
 
-    /// The peer's end of a stream that is served already; `None` when the limit is reached, or no
-    /// descriptor or thread can be had. Dropping it ends the stream.
-    pub fn dial(&self) -> Option<OwnedFd> {
+    /// The peer's end of a stream that is served already, and its number; refused when the limit is
+    /// reached, or no descriptor or thread can be had. Dropping it ends the stream.
+    pub fn dial(&self) -> Result<(u64, OwnedFd), Refusal> {
         let mut state = self.shared.state();
         if state.closing || state.live >= self.shared.limit {
-            return None;
+            return Err(Refusal::Limit);
         }
+        let number = state.dialled + 1;
         if let Some((seat, theirs)) = state.waiting.pop() {
             state.live += 1;
+            state.dialled = number;
             if let Some(seat) = &mut state.seats[seat] {
                 seat.dialled = Some(Instant::now());
+                seat.number = number;
             }
-            return Some(theirs);
+            return Ok((number, theirs));
         }
-        let (ours, theirs) = pair()?;
+        let (ours, theirs) = pair().ok_or(Refusal::Resources)?;
         let seat = state.sit(Seat {
             stream: ours,
             dialled: Some(Instant::now()),
+            number,
         });
         state.live += 1;
+        state.dialled = number;
         state.threads += 1;
         drop(state);
         let shared = self.shared.clone();
@@ -111,9 +121,9 @@ impl Crew {
             .stack_size(STACK);
         if builder.spawn(move || shared.work(seat)).is_err() {
             self.shared.leave(seat);
-            return None;
+            return Err(Refusal::Resources);
         }
-        Some(theirs)
+        Ok((number, theirs))
     }
 
     /// Cuts every stream and waits for the threads, at most this long; true when all have gone.
@@ -148,7 +158,7 @@ impl Shared {
         let mut stream = self.stream(seat);
         while let Some(current) = stream {
             if self.is_wanted(seat, &current) {
-                (self.serve)(&current);
+                (self.serve)(self.number(seat), &current);
             }
             stream = self.next(seat, current);
         }
@@ -159,6 +169,11 @@ impl Shared {
         self.state().seats[seat]
             .as_ref()
             .map(|seat| seat.stream.clone())
+    }
+
+    fn number(&self, seat: usize) -> u64 {
+        let state = self.state();
+        state.seats[seat].as_ref().map_or(0, |seat| seat.number)
     }
 
     /// Waits for the first byte; false when none comes in time.
@@ -209,6 +224,7 @@ impl Shared {
         state.seats[seat] = Some(Seat {
             stream: ours.clone(),
             dialled: None,
+            number: 0,
         });
         state.waiting.push((seat, theirs));
         Some(ours)

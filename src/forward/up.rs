@@ -54,6 +54,8 @@ pub struct Upward<'s> {
     replayable: bool,
     /// Why the upstream takes no more of the request.
     deaf: Option<io::Error>,
+    /// Bytes of the body that were taken from the client, without any framing.
+    carried: u64,
 }
 
 impl<'s> Upward<'s> {
@@ -73,6 +75,7 @@ impl<'s> Upward<'s> {
             sent: 0,
             replayable,
             deaf: None,
+            carried: 0,
         };
         match &mut up.body {
             RequestBody::Done => {}
@@ -82,6 +85,7 @@ impl<'s> Upward<'s> {
                 buffers.to_upstream.push(&from.filled()[..n]);
                 from.consume(n);
                 *left -= n as u64;
+                up.carried += n as u64;
                 if *left == 0 {
                     up.body = RequestBody::Done;
                 }
@@ -94,6 +98,11 @@ impl<'s> Upward<'s> {
     /// Whether the upstream got all of the request.
     pub fn is_delivered(&self) -> bool {
         self.body.is_done() && self.deaf.is_none()
+    }
+
+    /// How much of the body has gone up, for the audit.
+    pub fn carried(&self) -> u64 {
+        self.carried
     }
 
     /// Whether bytes of the request wait for the upstream to take them.
@@ -143,6 +152,7 @@ impl<'s> Upward<'s> {
                     from.consume(consumed);
                     push_chunk(to, &from.filled()[..n]);
                     from.consume(n);
+                    self.carried += n as u64;
                 }
                 Event::End(n) => {
                     let section = &from.filled()[consumed - n..consumed];
@@ -184,6 +194,7 @@ impl<'s> Upward<'s> {
                         let n = *sent.as_ref().unwrap_or(&0);
                         buffers.from_client.consume(n);
                         *left -= n as u64;
+                        self.carried += n as u64;
                         if *left == 0 {
                             self.body = RequestBody::Done;
                         }
