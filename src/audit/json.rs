@@ -48,7 +48,7 @@ pub struct Object {
 impl Object {
     /// `{`
     #[must_use]
-    pub fn new() -> Object {
+    pub fn open() -> Object {
         // Room for the line of a usual request.
         let mut text = String::with_capacity(512);
         text.push('{');
@@ -180,9 +180,9 @@ mod tests {
 
     #[test]
     fn members_are_separated() {
-        let mut inner = Object::new();
+        let mut inner = Object::open();
         inner.flag("b", true);
-        let mut object = Object::new();
+        let mut object = Object::open();
         object.number("a", 1);
         object.null("n");
         object.object("o", &inner);

@@ -149,7 +149,7 @@ impl Audit {
 
     /// The beginning of every line.
     fn line(&self, event: &str) -> Object {
-        let mut line = Object::new();
+        let mut line = Object::open();
         line.plain("time", format_args!("{}", Stamp::now()));
         line.plain("run", format_args!("{}", self.run));
         line.plain("event", format_args!("{event}"));
@@ -168,8 +168,8 @@ impl Audit {
     /// `Error::Protection` where the audit is required and this cannot be written.
     pub(crate) fn start(&self, start: &Start<'_>) -> Result<()> {
         let dumpable = rustix::process::dumpable_behavior();
-        let dumpable = dumpable.map_or(true, |is| is != DumpableBehavior::NotDumpable);
-        let mut protections = Object::new();
+        let dumpable = dumpable != Ok(DumpableBehavior::NotDumpable);
+        let mut protections = Object::open();
         protections.flag("dumpable", dumpable);
         protections.flag("no_new_privs", start.no_new_privs);
         // A command that would keep it is not started (child).
@@ -220,7 +220,7 @@ impl Audit {
         };
         let mut line = self.line("refusal");
         line.text("reason", &[reason], TEXT);
-        let _ = self.sink.write(&line.into_line(), false);
+        let _ = self.write(line);
     }
 
     /// The source of a credential has another one than before.

@@ -66,7 +66,7 @@ impl<'a> Entry<'a> {
     /// Begins the account of request `seq` of connection `conn`.
     #[must_use]
     pub fn new(audit: &'a Audit, conn: u64, seq: u64, service: &str, host: &str) -> Entry<'a> {
-        let mut about = Object::new();
+        let mut about = Object::open();
         about.number("conn", conn);
         about.number("seq", seq);
         about.text("service", &[service], TEXT);
@@ -126,7 +126,7 @@ impl<'a> Entry<'a> {
         }
         let mut line = self.audit.line("intent");
         line.extend(&self.about);
-        self.audit.sink.write(&line.into_line(), true)
+        self.audit.write(line)
     }
 
     /// The response went down in full.
@@ -174,6 +174,6 @@ impl<'a> Entry<'a> {
         }
         // What was done cannot be undone: a line that is lost is counted, and with a required audit
         // the next request is not sent.
-        let _ = self.audit.sink.write(&line.into_line(), false);
+        let _ = self.audit.write(line);
     }
 }

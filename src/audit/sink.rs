@@ -201,3 +201,81 @@ fn describe(error: Errno) -> String {
         error => io::Error::from(error).to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::IntoRawFd;
+    use std::os::unix::net::UnixStream;
+
+    /// As a caller would have handed it down.
+    fn claimed(fd: impl IntoRawFd) -> Sink {
+        Sink::claim(fd.into_raw_fd()).unwrap()
+    }
+
+    fn line(number: usize) -> String {
+        format!("{number} {}\n", "x".repeat(3000))
+    }
+
+    #[test]
+    fn a_pipe_and_a_file_are_opened_anew_and_the_original_is_left_as_it_was() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let shared = writer.try_clone().unwrap();
+        let sink = claimed(writer);
+        assert!(matches!(sink.kind, Kind::Own));
+        assert!(!fcntl_getfl(&shared).unwrap().contains(OFlags::NONBLOCK));
+        sink.write("a\n", false).unwrap();
+        drop((sink, shared));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "a\n");
+    }
+
+    #[test]
+    fn a_shared_pipe_is_not_waited_for_either() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let sink = Sink::new(writer.into(), Kind::Shared);
+        let taken = (0..1000).take_while(|&n| sink.write(&line(n), false).is_ok());
+        assert!((1..1000).contains(&taken.count()));
+    }
+
+    #[test]
+    fn a_socket_is_never_waited_for_and_its_peer_gets_whole_lines() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut reader, _) = listener.accept().unwrap();
+        let sink = claimed(writer);
+        assert!(matches!(sink.kind, Kind::Socket));
+        // Until the system takes no more, which is in the middle of a line.
+        let count = (0..).take_while(|&n| sink.write(&line(n), false).is_ok());
+        let count = count.count();
+        assert_eq!(sink.state().lost, 1);
+        let cut = !sink.state().rest.is_empty();
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        // The reader makes room: the cut line is completed before another one goes out.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while sink.write("last\n", false).is_err() {
+            assert!(Instant::now() < deadline);
+            sink.is_writable(Duration::from_millis(100));
+        }
+        drop(sink);
+        let text = reading.join().unwrap();
+        let mut want: String = (0..count + usize::from(cut)).map(line).collect();
+        want += "last\n";
+        assert!(text == want, "{} of {} bytes", text.len(), want.len());
+    }
+
+    #[test]
+    fn a_peer_that_has_gone_is_an_error_and_no_signal() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let sink = claimed(ours);
+        drop(theirs);
+        assert_eq!(sink.write("a\n", true).unwrap_err(), "its reader has gone");
+    }
+}
