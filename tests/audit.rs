@@ -621,7 +621,8 @@ fn a_file_size_limit_ends_nothing() {
     let before = "x".repeat(LIMIT * 1024 - 801) + "\n";
     let log = dir.write("audit", &before);
     let key = Key::random().file_source(&dir);
-    let messages = "for i in 1 2 3 4 5 6 7 8 9; do printf xx >&3; head -c 1 <&3 >/dev/null; done; exit 3";
+    let messages =
+        "for i in 1 2 3 4 5 6 7 8 9; do printf xx >&3; head -c 1 <&3 >/dev/null; done; exit 3";
     let script = format!(
         "ulimit -f {LIMIT}; exec \"$0\" -u {} -k {key} --audit \"$1\" -- bash -c '{messages}' 2>&1",
         upstream.url()

@@ -60,13 +60,13 @@ pub fn answered(entry: &mut Entry<'_>, failure: &Failure) {
 }
 
 /// Enters what an exchange came to. A failure that we answer is entered with the answer.
-pub fn settled(entry: &mut Entry<'_>, exchange: &Exchange<'_>, outcome: &Result<(), Stop>) {
+pub fn settled(entry: &mut Entry<'_>, exchange: &Exchange<'_>, outcome: &Result<bool, Stop>) {
     entry.measured.status = exchange.down.status();
     entry.measured.first = exchange.down.first();
     entry.measured.up = exchange.up.carried();
     entry.measured.down = exchange.down.carried();
     match (outcome, &exchange.cause) {
-        (Ok(()) | Err(Stop::Upgraded), _) => entry.forwarded(),
+        (Ok(_) | Err(Stop::Upgraded), _) => entry.forwarded(),
         (Err(Stop::Abort), Some(failure)) => {
             let (_, kind, detail) = failure.describe();
             entry.ended(Decision::Failed, kind, detail);
