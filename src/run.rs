@@ -26,7 +26,7 @@
 //! `Run::stop` ends a command that has not ended by itself; dropping a `Run` closes the channel and
 //! every stream and leaves the command alone.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -43,7 +43,11 @@ use crate::door::control;
 use crate::error::{Error, Result, say};
 use crate::forward::crew::Crew;
 use crate::forward::{Forwarder, Limits};
-use crate::service::Service;
+use crate::service::{Reach, Service};
+
+mod template;
+
+use template::Placeholder;
 
 /// How long the end of a run waits for its threads. Every wait of theirs is cut, so only a name
 /// lookup that hangs in libc could take longer; the process ends without it.
@@ -125,6 +129,18 @@ impl Broker {
     #[must_use]
     pub fn fd(mut self, number: RawFd) -> Broker {
         self.fd = Some(number);
+        self
+    }
+
+    /// Lets an upstream that is given by name have a private, loopback or otherwise special address.
+    #[must_use]
+    pub fn allow_private(mut self, allow: bool) -> Broker {
+        let origin = &mut self.service.origin;
+        origin.reach = if allow {
+            Reach::Anywhere
+        } else {
+            Reach::of(&origin.host)
+        };
         self
     }
 
@@ -210,48 +226,6 @@ fn identity(fd: &OwnedFd) -> Result<String> {
     let stat = rustix::fs::fstat(fd)
         .map_err(|e| Error::System("identify the control socket".into(), e.into()))?;
     Ok(format!("{}:{}", stat.st_dev, stat.st_ino))
-}
-
-/// What the templates of `--env` expand to.
-struct Placeholder {
-    fd: RawFd,
-    host: String,
-}
-
-impl Placeholder {
-    /// A word in braces must be one of ours; any other brace stands for itself.
-    fn expand(&self, template: &OsStr) -> Result<OsString> {
-        use std::os::unix::ffi::{OsStrExt, OsStringExt};
-        let mut out = Vec::new();
-        let mut rest = template.as_bytes();
-        while let Some(open) = rest.iter().position(|&b| b == b'{') {
-            out.extend_from_slice(&rest[..open]);
-            rest = &rest[open..];
-            let word = rest
-                .iter()
-                .position(|&b| b == b'}')
-                .map(|close| &rest[1..close]);
-            match word {
-                Some(b"fd") => out.extend_from_slice(self.fd.to_string().as_bytes()),
-                Some(b"host") => out.extend_from_slice(self.host.as_bytes()),
-                Some(b"url") => out.extend_from_slice(format!("http://{}", self.host).as_bytes()),
-                Some(word) if !word.is_empty() && word.iter().all(u8::is_ascii_lowercase) => {
-                    return Err(Error::Usage(format!(
-                        "--env: {{{}}} is not known; there are {{fd}}, {{url}} and {{host}}",
-                        String::from_utf8_lossy(word)
-                    )));
-                }
-                _ => {
-                    out.push(b'{');
-                    rest = &rest[1..];
-                    continue;
-                }
-            }
-            rest = &rest[word.map_or(1, |word| word.len() + 2)..];
-        }
-        out.extend_from_slice(rest);
-        Ok(OsString::from_vec(out))
-    }
 }
 
 /// A command that runs under the broker.
@@ -352,6 +326,7 @@ pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<E
         .response_header_timeout(options.response_header_timeout)
         .idle_timeout(options.idle_timeout)
         .max_connections(options.max_connections)
+        .allow_private(options.allow_private)
         .allow_new_privs(options.allow_new_privs)
         .narrate(options.verbosity > 0);
     broker.fd = options.fd;
@@ -405,29 +380,4 @@ pub fn capabilities() -> String {
         env!("CARGO_PKG_VERSION"),
         crate::credential::memory_tier(),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn templates_expand_only_what_they_know() {
-        let placeholder = Placeholder {
-            fd: 3,
-            host: "x.broker.local".into(),
-        };
-        let expand = |t: &str| {
-            placeholder
-                .expand(t.as_ref())
-                .map(|s| s.into_string().unwrap())
-        };
-        assert_eq!(expand("{fd}").unwrap(), "3");
-        assert_eq!(
-            expand("a{url}/v1{host}").unwrap(),
-            "ahttp://x.broker.local/v1x.broker.local"
-        );
-        assert_eq!(expand("{\"a\":{fd}} {} { }").unwrap(), "{\"a\":3} {} { }");
-        assert!(matches!(expand("{ticket}"), Err(Error::Usage(_))));
-    }
 }

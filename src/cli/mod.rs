@@ -50,6 +50,8 @@ pub struct Options {
     pub response_header_timeout: Duration,
     /// `--idle-timeout`
     pub idle_timeout: Option<Duration>,
+    /// `--allow-private`
+    pub allow_private: bool,
     /// `--allow-new-privs`
     pub allow_new_privs: bool,
     /// `--max-connections`
@@ -74,6 +76,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             response_header_timeout: Duration::from_secs(60),
             idle_timeout: None,
+            allow_private: false,
             allow_new_privs: false,
             max_connections: 256,
             cacert: Vec::new(),
@@ -161,6 +164,7 @@ fn apply(
         Id::ConnectTimeout => options.connect_timeout = duration(value)?,
         Id::ResponseHeaderTimeout => options.response_header_timeout = duration(value)?,
         Id::IdleTimeout => options.idle_timeout = Some(duration(value)?),
+        Id::AllowPrivate => options.allow_private = true,
         Id::AllowNewPrivs => options.allow_new_privs = true,
         Id::MaxConnections => {
             let number = value::number(&text(value)?, 1, 65536);

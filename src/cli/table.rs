@@ -13,6 +13,7 @@ pub(super) enum Id {
     ConnectTimeout,
     ResponseHeaderTimeout,
     IdleTimeout,
+    AllowPrivate,
     AllowNewPrivs,
     MaxConnections,
     Cacert,
@@ -143,6 +144,12 @@ pub const FLAGS: &[Flag] = &[
         value: Some("D"),
         default: Some("none"),
         help: "limit on a silence",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::AllowPrivate,
+        long: "allow-private",
+        help: "let the upstream have a private address",
         ..SWITCH
     },
     Flag {

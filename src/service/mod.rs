@@ -5,6 +5,7 @@
 
 mod origin;
 mod place;
+mod reach;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::error::Result;
 
 pub use origin::{Origin, has_dot_segment};
 pub use place::{Place, percent_encode};
+pub use reach::Reach;
 
 /// An upstream with its credential.
 #[derive(Debug)]
