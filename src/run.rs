@@ -36,8 +36,9 @@ use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
 
-use crate::child::{self, Child, Command, Exit};
+use crate::child::{self, Child, Command, Exit, User};
 use crate::cli::{self, Invocation, Options};
+use crate::closure;
 use crate::config;
 use crate::door::control;
 use crate::error::{Error, Result, say};
@@ -66,6 +67,8 @@ pub struct Broker {
     fd: Option<RawFd>,
     allow_new_privs: bool,
     env: Vec<(OsString, OsString)>,
+    warn: bool,
+    strict: bool,
     narrate: bool,
 }
 
@@ -86,6 +89,8 @@ impl Broker {
             fd: None,
             allow_new_privs: false,
             env: Vec::new(),
+            warn: false,
+            strict: false,
             narrate: false,
         }
     }
@@ -158,6 +163,20 @@ impl Broker {
         self
     }
 
+    /// Says on standard error what would let the command have the key by itself.
+    #[must_use]
+    pub fn warn(mut self, warn: bool) -> Broker {
+        self.warn = warn;
+        self
+    }
+
+    /// Refuses to start anything when there is something to warn of.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Broker {
+        self.strict = strict;
+        self
+    }
+
     /// Says on standard error what happens to each request.
     #[must_use]
     pub fn narrate(mut self, narrate: bool) -> Broker {
@@ -184,6 +203,18 @@ impl Broker {
         for (name, template) in &self.env {
             command = command.env(name, placeholder.expand(template)?);
         }
+        let weaknesses = closure::weaknesses(&self.service, &command);
+        if self.strict && !weaknesses.is_empty() {
+            return Err(Error::Protection(format!(
+                "--strict: nothing was started, because\n  {}",
+                weaknesses.join("\n  ")
+            )));
+        }
+        if self.warn {
+            for weakness in &weaknesses {
+                say(&format!("warning: {weakness}"));
+            }
+        }
 
         let forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
         let forwarder = Arc::new(forwarder);
@@ -204,6 +235,7 @@ impl Broker {
             thread: None,
             crew: crew.clone(),
             forwarder,
+            weaknesses,
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -236,9 +268,16 @@ pub struct Run {
     thread: Option<JoinHandle<()>>,
     crew: Arc<Crew>,
     forwarder: Arc<Forwarder>,
+    weaknesses: Vec<String>,
 }
 
 impl Run {
+    /// What would let the command have the key by itself, one sentence each; found at the start.
+    #[must_use]
+    pub fn weaknesses(&self) -> &[String] {
+        &self.weaknesses
+    }
+
     /// The command's process id.
     #[must_use]
     pub fn id(&self) -> i32 {
@@ -316,11 +355,14 @@ pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<E
         .or(preset.map(|p| p.inject))
         .unwrap_or("bearer");
     let key = options.key.as_deref().unwrap_or_default();
+    let user = options.user.as_deref().map(User::parse).transpose()?;
+    if user.is_some() && !User::may_change() {
+        return Err(Error::Protection(
+            "--user: only root can run the command as another user".into(),
+        ));
+    }
     // Signals still have their usual effect: Ctrl-C ends us while a slow source is being read.
     let service = Service::load(preset.map_or("api", |p| p.name), upstream, key, inject)?;
-    if options.verbosity >= 0 && !service.origin.tls && !service.origin.is_loopback() {
-        say("warning: the upstream is plain http: the credential crosses the network unencrypted");
-    }
     let mut broker = Broker::new(service)
         .connect_timeout(options.connect_timeout)
         .response_header_timeout(options.response_header_timeout)
@@ -328,6 +370,8 @@ pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<E
         .max_connections(options.max_connections)
         .allow_private(options.allow_private)
         .allow_new_privs(options.allow_new_privs)
+        .warn(options.verbosity >= 0)
+        .strict(options.strict)
         .narrate(options.verbosity > 0);
     broker.fd = options.fd;
     let from_env = std::env::var_os("SSL_CERT_FILE")
@@ -337,6 +381,9 @@ pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<E
     let mut child = Command::new(command.remove(0));
     for arg in command {
         child = child.arg(arg);
+    }
+    if let Some(user) = user {
+        child = child.user(user);
     }
     for name in preset.map_or(&[][..], |p| p.env_remove) {
         child = child.env_remove(name);
