@@ -66,7 +66,7 @@ fuzz: tools
 	fuzz/run
 
 soak: $(BIN)
-	$(CARGO) run --quiet --release --locked --target $(TARGET) --example soak -- '$(BIN)'
+	@BROKER_EXEC='$(BIN)' $(CARGO) run --quiet --release --locked --target $(TARGET) --example soak
 
 lint: tools
 	@$(call need,mandoc,install the package mandoc)

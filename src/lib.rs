@@ -41,6 +41,6 @@ pub use error::Error;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use crate::door::control;
-    pub use crate::forward::crew::Crew;
+    pub use crate::forward::crew::{Crew, Serve};
     pub use crate::forward::{Forwarder, Limits};
 }

@@ -42,7 +42,7 @@ use crate::closure;
 use crate::config;
 use crate::door::control;
 use crate::error::{Error, Result, say};
-use crate::forward::crew::Crew;
+use crate::forward::crew::{Crew, Serve};
 use crate::forward::{Forwarder, Limits};
 use crate::service::{Reach, Service};
 
@@ -218,11 +218,10 @@ impl Broker {
 
         let forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
         let forwarder = Arc::new(forwarder);
-        let serving = forwarder.clone();
         let crew = Arc::new(Crew::new(
             self.max_connections,
             self.limits.idle,
-            move |stream| serving.serve(stream),
+            forwarder.clone(),
         ));
         // The command is started first: a fork copies one thread, and there is only one yet. Its
         // dials wait in the socket until the next lines have run.
@@ -307,9 +306,10 @@ impl Run {
 
     /// Asks the command to end (SIGTERM), and after `grace` makes it (SIGKILL).
     pub fn stop(&mut self, grace: Duration) -> io::Result<Exit> {
-        self.signal(libc::SIGTERM)?;
+        // A command that has ended by itself needs none.
+        let _ = self.signal(libc::SIGTERM);
         if self.child.wait_timeout(grace)?.is_none() {
-            self.signal(libc::SIGKILL)?;
+            let _ = self.signal(libc::SIGKILL);
         }
         self.wait()
     }
@@ -325,7 +325,7 @@ impl Run {
         if gone {
             let _ = thread.join();
         }
-        self.forwarder.close();
+        self.forwarder.rest();
     }
 }
 

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use broker_exec::fuzzing::{Crew, control};
+use broker_exec::fuzzing::{Crew, Serve, control};
 use libfuzzer_sys::fuzz_target;
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -23,16 +24,22 @@ const LIMIT: usize = 8;
 /// Longer than any scheduling delay; past it, something hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The command's end, and a descriptor to attach.
-static CHANNEL: LazyLock<(OwnedFd, OwnedFd)> = LazyLock::new(|| {
-    let (ours, peer) = control::channel().expect("a socket pair");
-    // Each stream answers one byte with the same byte.
-    let crew = Arc::new(Crew::new(LIMIT, |stream| {
+/// Each stream answers one byte with the same byte.
+struct Echo;
+
+impl Serve for Echo {
+    fn serve(&self, stream: &OwnedFd) {
         let mut byte = [0];
         while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
             let _ = send(stream, &byte, SendFlags::NOSIGNAL);
         }
-    }));
+    }
+}
+
+/// The command's end, and a descriptor to attach.
+static CHANNEL: LazyLock<(OwnedFd, OwnedFd)> = LazyLock::new(|| {
+    let (ours, peer) = control::channel().expect("a socket pair");
+    let crew = Arc::new(Crew::new(LIMIT, None, Echo));
     std::thread::spawn(move || {
         control::serve(&ours, &crew);
         panic!("the channel has ended");
@@ -44,6 +51,16 @@ static CHANNEL: LazyLock<(OwnedFd, OwnedFd)> = LazyLock::new(|| {
     (peer, spare)
 });
 
+/// libFuzzer's alarm interrupts calls that have a timeout (signal(7)).
+fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 fn say(datagram: &[u8], with_descriptor: bool) {
     let (peer, spare) = &*CHANNEL;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -53,7 +70,7 @@ fn say(datagram: &[u8], with_descriptor: bool) {
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
     }
     let data = [IoSlice::new(datagram)];
-    let sent = sendmsg(peer, &data, &mut ancillary, SendFlags::NOSIGNAL);
+    let sent = uninterrupted(|| sendmsg(peer, &data, &mut ancillary, SendFlags::NOSIGNAL));
     assert_eq!(sent, Ok(datagram.len()));
 }
 
@@ -63,7 +80,7 @@ fn hear() -> (u8, Option<OwnedFd>) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let data = &mut [IoSliceMut::new(&mut bytes)];
-    let got = recvmsg(&CHANNEL.0, data, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+    let got = uninterrupted(|| recvmsg(&CHANNEL.0, data, &mut ancillary, RecvFlags::CMSG_CLOEXEC));
     assert_eq!(got.expect("an answer in time").bytes, 1);
     let mut fds: Vec<OwnedFd> = Vec::new();
     for message in ancillary.drain() {
@@ -78,7 +95,7 @@ fn hear() -> (u8, Option<OwnedFd>) {
             set_socket_timeout(stream, Timeout::Recv, Some(PATIENCE)).expect("set a timeout");
             assert_eq!(send(stream, b"x", SendFlags::NOSIGNAL), Ok(1));
             let mut byte = [0];
-            let heard = recv(stream, &mut byte[..], RecvFlags::empty());
+            let heard = uninterrupted(|| recv(stream, &mut byte[..], RecvFlags::empty()));
             assert_eq!((heard.map(|(n, _)| n), byte), (Ok(1), *b"x"));
         }
         (0xFF, None) => {}

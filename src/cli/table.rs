@@ -114,7 +114,7 @@ pub const FLAGS: &[Flag] = &[
         long: "env",
         value: Some("NAME=TEMPLATE"),
         repeatable: true,
-        help: "set a variable; {fd} is the descriptor",
+        help: "set a variable; {fd}, {url} and {host} expand",
         ..SWITCH
     },
     Flag {

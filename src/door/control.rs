@@ -118,10 +118,22 @@ fn answer(control: BorrowedFd<'_>, byte: u8, stream: Option<BorrowedFd<'_>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::crew::Serve;
     use rustix::net::{RecvAncillaryMessage, recv, send};
     use std::sync::Arc;
 
-    /// A channel that is served by a crew which answers each stream with one byte.
+    struct Echo;
+
+    impl Serve for Echo {
+        fn serve(&self, stream: &OwnedFd) {
+            let mut byte = [0];
+            while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
+                let _ = send(stream, &byte, SendFlags::NOSIGNAL);
+            }
+        }
+    }
+
+    /// A channel that is served by a crew which echoes.
     struct Channel {
         peer: OwnedFd,
         thread: Option<std::thread::JoinHandle<()>>,
@@ -131,12 +143,7 @@ mod tests {
     impl Channel {
         fn new(limit: usize) -> Channel {
             let (ours, peer) = channel().unwrap();
-            let crew = Arc::new(Crew::new(limit, None, |stream| {
-                let mut byte = [0];
-                while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
-                    let _ = send(stream, &byte, SendFlags::NOSIGNAL);
-                }
-            }));
+            let crew = Arc::new(Crew::new(limit, None, Echo));
             let served = crew.clone();
             let thread = Some(std::thread::spawn(move || serve(&ours, &served)));
             Channel { peer, thread, crew }

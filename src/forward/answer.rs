@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use super::buffer::Buffer;
-use crate::http::headers::{Name, nominated};
+use crate::http::headers::{Field, Name, nominated};
 use crate::http::response::Response;
 use crate::http::{Framing, Version};
 
@@ -46,7 +46,8 @@ pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) {
             Name::Trailer => shape.delivery == Delivery::Framed(Framing::Chunked),
             Name::TransferEncoding | Name::Connection | Name::Upgrade | Name::HopByHop => false,
         };
-        if passes && !(response.nominates && nominated(response.fields, field.name)) {
+        let ends_here = response.nominates && nominated(response.fields, field.name);
+        if passes && !ends_here && !claims_to_be_ours(field) {
             out.push(field.name.as_bytes());
             out.push(b": ");
             out.push(field.value);
@@ -66,6 +67,16 @@ pub fn write_head(out: &mut Buffer, response: &Response<'_, '_>, shape: Shape) {
         out.push(b"Connection: keep-alive\r\n");
     }
     out.push(b"\r\n");
+}
+
+/// Whether the upstream signs a field with our name: what is in it would pass for our own words.
+fn claims_to_be_ours(field: &Field<'_>) -> bool {
+    let ours = b"broker-exec";
+    field.name.eq_ignore_ascii_case("proxy-status")
+        && field
+            .value
+            .windows(ours.len())
+            .any(|word| word.eq_ignore_ascii_case(ours))
 }
 
 fn put(out: &mut Buffer, text: std::fmt::Arguments<'_>) {

@@ -18,9 +18,27 @@ use super::wait::{Woken, wait};
 const STACK: usize = 256 * 1024;
 /// Threads that are kept waiting with a stream each.
 const WAITING: usize = 8;
+/// How long one waits for a dial before it leaves.
+const LINGER: Duration = Duration::from_secs(1);
 
-/// What is done with each stream.
-type Serve = dyn Fn(&OwnedFd) + Send + Sync;
+/// What is done with the streams.
+pub trait Serve: Send + Sync + 'static {
+    /// Serves one stream to its end.
+    fn serve(&self, stream: &OwnedFd);
+
+    /// The last thread has left: nobody dials just now.
+    fn rest(&self) {}
+}
+
+impl<S: Serve> Serve for Arc<S> {
+    fn serve(&self, stream: &OwnedFd) {
+        S::serve(self, stream);
+    }
+
+    fn rest(&self) {
+        S::rest(self);
+    }
+}
 
 /// The threads that serve streams.
 pub struct Crew {
@@ -28,7 +46,7 @@ pub struct Crew {
 }
 
 struct Shared {
-    serve: Box<Serve>,
+    service: Box<dyn Serve>,
     /// The most streams at a time.
     limit: usize,
     /// How long a dialled stream may wait for its first byte.
@@ -66,13 +84,9 @@ impl std::fmt::Debug for Crew {
 }
 
 impl Crew {
-    pub fn new(
-        limit: usize,
-        idle: Option<Duration>,
-        serve: impl Fn(&OwnedFd) + Send + Sync + 'static,
-    ) -> Crew {
+    pub fn new(limit: usize, idle: Option<Duration>, service: impl Serve) -> Crew {
         let shared = Shared {
-            serve: Box::new(serve),
+            service: Box::new(service),
             limit,
             idle,
             state: Mutex::default(),
@@ -147,8 +161,10 @@ impl Shared {
     fn work(&self, seat: usize) {
         let mut stream = self.stream(seat);
         while let Some(current) = stream {
-            if self.is_wanted(seat, &current) {
-                (self.serve)(&current);
+            match self.await_first_byte(seat, &current) {
+                First::Byte => self.service.serve(&current),
+                First::Never => {}
+                First::NoDial => break,
             }
             stream = self.next(seat, current);
         }
@@ -161,25 +177,26 @@ impl Shared {
             .map(|seat| seat.stream.clone())
     }
 
-    /// Waits for the first byte; false when none comes in time.
-    fn is_wanted(&self, seat: usize, stream: &OwnedFd) -> bool {
-        let mut deadline = self.idle.map(|idle| Instant::now() + idle);
+    fn await_first_byte(&self, seat: usize, stream: &OwnedFd) -> First {
+        let mut deadline = Some(Instant::now() + LINGER);
         loop {
             match wait(stream.as_fd(), PollFlags::IN, None, deadline) {
                 // A hang-up still lets what was sent before be read.
-                Ok(Woken::Ready | Woken::Gone) => return true,
-                Err(_) => return false,
-                // The time counts from the dial on.
-                Ok(Woken::Late) => {
-                    let dialled = self.state().seats[seat]
-                        .as_ref()
-                        .and_then(|seat| seat.dialled);
-                    let end = dialled.unwrap_or_else(Instant::now) + self.idle.unwrap_or_default();
-                    if end <= Instant::now() {
-                        return false;
-                    }
-                    deadline = Some(end);
-                }
+                Ok(Woken::Ready | Woken::Gone) => return First::Byte,
+                Err(_) => return First::Never,
+                Ok(Woken::Late) => {}
+            }
+            let mut state = self.state();
+            let Some(dialled) = state.seats[seat].as_ref().and_then(|seat| seat.dialled) else {
+                // From here on nobody can dial it.
+                state.withdraw(seat);
+                return First::NoDial;
+            };
+            drop(state);
+            // The peer's silence counts from the dial on.
+            deadline = self.idle.map(|idle| dialled + idle);
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return First::Never;
             }
         }
     }
@@ -224,8 +241,20 @@ impl Shared {
         state.threads -= 1;
         if state.threads == 0 {
             self.empty.notify_all();
+            drop(state);
+            self.service.rest();
         }
     }
+}
+
+/// What a waiting thread is woken by.
+enum First {
+    /// The first byte, or a hang-up.
+    Byte,
+    /// Neither, for as long as a stream may be silent.
+    Never,
+    /// Nobody has dialled.
+    NoDial,
 }
 
 impl State {
@@ -237,6 +266,15 @@ impl State {
         }
         self.seats[at] = Some(seat);
         at
+    }
+
+    /// Takes a stream back that nobody has dialled.
+    fn withdraw(&mut self, seat: usize) -> Option<(usize, OwnedFd)> {
+        let at = self
+            .waiting
+            .iter()
+            .position(|(waiting, _)| *waiting == seat)?;
+        Some(self.waiting.swap_remove(at))
     }
 
     fn has_enough(&self) -> bool {

@@ -106,9 +106,14 @@ impl Downward {
         matches!(self.stage, Stage::Head)
     }
 
-    /// Whether a part of the final head, or an interim one, has arrived.
-    pub fn is_in_head(&self, buffers: &Buffers) -> bool {
-        self.awaits_head() && (self.interim > 0 || !buffers.from_upstream.is_empty())
+    /// Whether the client may be waiting for a 100 (Continue) that the upstream owes it.
+    pub fn awaits_continue(&self) -> bool {
+        self.awaits_head() && self.terms.expect_continue && self.interim == 0
+    }
+
+    /// Whether what has arrived is a part of something: of a head, a chunk-size line or a trailer.
+    pub fn is_partial(&self, buffers: &Buffers) -> bool {
+        !buffers.from_upstream.is_empty() || (self.awaits_head() && self.interim > 0)
     }
 
     /// Whether the client's stream stays open afterwards.

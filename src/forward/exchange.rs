@@ -33,21 +33,27 @@ pub struct Exchange<'c> {
 }
 
 impl Exchange<'_> {
-    /// Runs the exchange to its end. The request's head is wiped, whatever the end is.
-    pub fn run(&mut self) -> Result<(), Stop> {
+    /// Runs the exchange to its end: whether it leaves the upstream's connection between two messages.
+    /// The request's head is wiped, whatever the end is.
+    pub fn run(&mut self) -> Result<bool, Stop> {
         let outcome = self.pump();
+        let clean = self.leaves_upstream_clean();
         self.buffers.to_upstream.wipe();
         match outcome {
+            Ok(()) => Ok(clean),
             Err(Stop::Answer(_)) if self.down.has_begun() => Err(Stop::Abort),
-            outcome => outcome,
+            Err(stop) => Err(stop),
         }
     }
 
-    /// Whether the upstream's connection stands between two messages.
-    pub fn leaves_upstream_clean(&self) -> bool {
-        // Bytes behind a complete response were not asked for: nothing on this connection can be
-        // trusted to answer the next request.
-        self.down.is_reusable() && self.up.is_delivered() && self.buffers.from_upstream.is_empty()
+    fn leaves_upstream_clean(&self) -> bool {
+        // An answer may come before the upstream has taken all of the request; what it has not taken
+        // would be the start of the next. And bytes behind a complete response were not asked for:
+        // nothing on this connection can be trusted to answer the next request.
+        self.down.is_reusable()
+            && self.up.is_delivered()
+            && !self.up.has_unsent(self.buffers, self.upstream)
+            && self.buffers.from_upstream.is_empty()
     }
 
     fn pump(&mut self) -> Result<(), Stop> {
@@ -108,9 +114,9 @@ impl Exchange<'_> {
     fn read_upstream(&mut self) -> Result<Read, Stop> {
         let request_sent = !self.up.has_unsent(self.buffers, self.upstream)
             && !self.up.wants_client(self.buffers, self.upstream);
-        // An upstream that dribbles a head would always be read and never slept on, which is where
+        // An upstream that dribbles would always be read and never slept on, which is where
         // deadlines and the client are looked at. So is a deadline that the read could not keep.
-        let dribbles = self.down.is_in_head(self.buffers);
+        let dribbles = self.down.is_partial(self.buffers);
         let tight = |limit| limit < 2 * TICK;
         let block = request_sent
             && !dribbles
@@ -167,9 +173,9 @@ impl Exchange<'_> {
         );
         // A peer that nothing is asked of is left out: its hang-up would wake us without end.
         let other = (!upstream.is_empty()).then(|| (self.upstream.as_fd(), upstream));
-        // The clock of the head runs while it is the upstream's turn: to take the request, or to
-        // answer it.
-        let head = self.down.awaits_head() && !wants_client;
+        // The clock of the head runs while it is the upstream's turn: to take the request, to answer
+        // it, or to say that it wants the body.
+        let head = self.down.awaits_head() && (!wants_client || self.down.awaits_continue());
         let head = head.then(|| sent + self.limits.response_header);
         let idle = self.limits.idle.map(|idle| moved + idle);
         let deadline = head.into_iter().chain(idle).min();

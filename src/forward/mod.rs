@@ -32,6 +32,7 @@ use crate::http::request::{self, Request};
 use crate::http::response::Asked;
 use crate::service::{Service, has_dot_segment};
 use buffer::Buffers;
+use crew::Serve;
 use down::{Downward, Terms};
 use exchange::{Exchange, connect};
 use failure::{Failure, Stop};
@@ -82,8 +83,15 @@ impl Forwarder {
         })
     }
 
-    /// Serves one stream to its end.
-    pub fn serve(&self, stream: &OwnedFd) {
+    /// Has the next connections to the upstream be these, in order.
+    #[cfg(fuzzing)]
+    pub fn connect_to(&self, sockets: Vec<OwnedFd>) {
+        self.pool.give(sockets);
+    }
+}
+
+impl Serve for Forwarder {
+    fn serve(&self, stream: &OwnedFd) {
         let mut connection = Connection {
             forwarder: self,
             client: stream.as_fd(),
@@ -95,14 +103,7 @@ impl Forwarder {
         connection.park();
     }
 
-    /// Has the next connections to the upstream be these, in order.
-    #[cfg(fuzzing)]
-    pub fn connect_to(&self, sockets: Vec<OwnedFd>) {
-        self.pool.give(sockets);
-    }
-
-    /// Closes the idle connections to the upstream.
-    pub fn close(&self) {
+    fn rest(&self) {
         self.pool.clear();
     }
 }
@@ -225,7 +226,6 @@ impl Connection<'_> {
             down: Downward::new(terms),
         };
         let outcome = exchange.run();
-        let clean = outcome.is_ok() && exchange.leaves_upstream_clean();
         let (keep_alive, status) = (exchange.down.keep_alive(), exchange.down.status());
         if forwarder.narrate {
             let status = status.map_or("no response".into(), |status| status.to_string());
@@ -233,7 +233,7 @@ impl Connection<'_> {
             say(&format!("{status} in {elapsed} ms: {}", Outcome(&outcome)));
         }
         match outcome {
-            Ok(()) => {
+            Ok(clean) => {
                 if clean {
                     upstream.reused = true;
                 } else {
@@ -396,12 +396,12 @@ fn escapes_prefix(request: &Request<'_, '_>) -> bool {
 }
 
 /// The end of an exchange, for `--verbose`.
-struct Outcome<'a>(&'a std::result::Result<(), Stop>);
+struct Outcome<'a>(&'a std::result::Result<bool, Stop>);
 
 impl std::fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
-            Ok(()) => "done",
+            Ok(_) => "done",
             Err(Stop::Answer(_)) => "answered by us",
             Err(Stop::Abort) => "cut short",
             Err(Stop::Gone) => "the client has gone",

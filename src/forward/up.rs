@@ -52,6 +52,8 @@ pub struct Upward<'s> {
     /// The method is idempotent (RFC 9110 section 9.2.2) and there is no body, or none of the body
     /// has been sent: all of the request is still at hand.
     replayable: bool,
+    /// Whether any of the request may have left: `sent` starts anew behind the head.
+    left: bool,
     /// Why the upstream takes no more of the request.
     deaf: Option<io::Error>,
 }
@@ -72,6 +74,7 @@ impl<'s> Upward<'s> {
             body,
             sent: 0,
             replayable,
+            left: false,
             deaf: None,
         };
         match &mut up.body {
@@ -112,7 +115,7 @@ impl<'s> Upward<'s> {
     /// Whether the request may go out again on another connection: when nothing of it left, or when
     /// it may be repeated and all of it is at hand.
     pub fn may_go_again(&self) -> bool {
-        self.replayable || (self.deaf.is_some() && self.sent == 0)
+        self.replayable || (self.deaf.is_some() && !self.left)
     }
 
     /// Starts over, on another connection.
@@ -198,8 +201,12 @@ impl<'s> Upward<'s> {
             };
             match sent {
                 Ok(0) => break,
-                Ok(_) => {}
-                Err(e) => self.deaf = Some(e),
+                Ok(_) => self.left = true,
+                Err(e) => {
+                    // One TLS record may have left before the next could not.
+                    self.left |= upstream.is_tls();
+                    self.deaf = Some(e);
+                }
             }
             progress = true;
         }

@@ -44,6 +44,11 @@ impl Upstream {
         }
     }
 
+    /// Whether what is sent goes through TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Whether all that was taken has been sent.
     pub fn is_flushed(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.is_flushed())

@@ -1,6 +1,6 @@
 //! The chunked coding (RFC 9112 section 7.1), decoded strictly and a few bytes at a time.
 
-use super::headers::{Field, HeadScanner};
+use super::headers::{Field, HeadScanner, Name};
 use super::limits;
 
 /// Why a chunked body is refused.
@@ -14,7 +14,7 @@ pub enum BodyError {
     LineTooLong,
     /// Chunk data is not followed by CR LF.
     DataEnd,
-    /// A trailer field is malformed.
+    /// A trailer field is malformed, or would frame the message or control the connection.
     Trailer,
     /// A trailer section larger than `limits::TRAILERS`, or with more than 64 fields.
     TrailersTooLarge,
@@ -40,7 +40,7 @@ impl BodyError {
             BodyError::Extension => "a chunk extension is malformed",
             BodyError::LineTooLong => "a chunk-size line is longer than 1 KiB",
             BodyError::DataEnd => "chunk data is not followed by CR LF",
-            BodyError::Trailer => "a trailer field is malformed",
+            BodyError::Trailer => "a trailer field is malformed or may only stand in a head",
             BodyError::TrailersTooLarge => {
                 "the trailer section is larger than 16 KiB or has more than 64 fields"
             }
@@ -256,7 +256,21 @@ fn trailer_section(input: &[u8]) -> Result<Option<usize>, BodyError> {
     }
     let Some(end) = end else { return Ok(None) };
     let mut fields = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
-    trailers(&input[..end], &mut fields)?;
+    // RFC 9110 section 6.5.1 forbids fields that frame or control the connection; some parsers obey
+    // them even here.
+    let controls = |field: &Field<'_>| {
+        matches!(
+            Name::of(field.name),
+            Name::ContentLength
+                | Name::TransferEncoding
+                | Name::Connection
+                | Name::Upgrade
+                | Name::HopByHop
+        )
+    };
+    if trailers(&input[..end], &mut fields)?.iter().any(controls) {
+        return Err(BodyError::Trailer);
+    }
     Ok(Some(end))
 }
 
@@ -357,6 +371,9 @@ mod tests {
             ("0\r\nA: b\n\r\n", E::Trailer),
             ("0\r\n A: b\r\n\r\n", E::Trailer),
             ("0\r\nnonsense\r\n\r\n", E::Trailer),
+            ("0\r\nA: b\r\nContent-Length: 5\r\n\r\n", E::Trailer),
+            ("0\r\ntransfer-encoding: x\r\n\r\n", E::Trailer),
+            ("0\r\nConnection: close\r\n\r\n", E::Trailer),
         ] {
             assert_eq!(both(input), Err(error), "{input:?}");
         }

@@ -137,7 +137,7 @@ pub(super) struct Summary<'b> {
     pub hosts: usize,
     pub host: &'b [u8],
     pub lengths: usize,
-    length: &'b [u8],
+    pub length: &'b [u8],
     pub codings: usize,
     pub coding: &'b [u8],
     pub close: bool,

@@ -164,6 +164,9 @@ pub fn parse<'h, 'b>(
         .framing()
         .map_err(RequestError::Framing)?
         .unwrap_or(Framing::None);
+    if summary.lengths == 1 && tab_behind(head, summary.length) {
+        return Err(RequestError::Framing(FramingError::Length));
+    }
     if framing == Framing::Chunked && version == Version::V10 {
         // RFC 9112 section 6.1: faulty framing, whatever else the message says.
         return Err(RequestError::Framing(FramingError::MalformedCoding));
@@ -197,6 +200,16 @@ pub fn parse<'h, 'b>(
         te_trailers: summary.te_trailers,
         nominates: summary.nominates,
     })
+}
+
+/// Whether a tab stands between a value, which borrows from the head, and the end of its line. There
+/// it is white space (RFC 9110 section 5.6.3), but not for every parser (llhttp, Content-Length).
+fn tab_behind(head: &[u8], value: &[u8]) -> bool {
+    let end = (value.as_ptr_range().end as usize).wrapping_sub(head.as_ptr() as usize);
+    let rest = head.get(end..).unwrap_or_default();
+    rest.iter()
+        .take_while(|b| **b != b'\r')
+        .any(|b| *b == b'\t')
 }
 
 /// The version that a refused request claims, for the answer to it.
@@ -286,6 +299,7 @@ mod tests {
                 "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
                 F::Both,
             ),
+            ("Content-Length: 5\t\r\n", F::Length),
             ("Content-Length: 5\r\nContent-Length: 5\r\n", F::Repeated),
             ("Content-Length: 5\r\nContent-Length: 6\r\n", F::Repeated),
             (

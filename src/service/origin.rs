@@ -48,10 +48,14 @@ impl Origin {
             ));
         }
         let host = authority.host().to_ascii_lowercase();
-        let bare = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_string();
+        // The brackets hold a whole IPv6 address, and stand nowhere else (RFC 3986 section 3.2.2).
+        let inside = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        if inside.is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_err())
+            || (inside.is_none() && host.contains(['[', ']']))
+        {
+            return Err(bad("the host is malformed"));
+        }
+        let bare = inside.unwrap_or(&host).to_string();
         if bare.is_empty() {
             return Err(bad("the host is missing"));
         }
@@ -151,6 +155,8 @@ mod tests {
             "https://h/#f",
             "https://h/a/../b",
             "https://h:x",
+            "http://h[::1]:80/",
+            "http://[h]/",
         ] {
             assert!(matches!(Origin::parse(bad), Err(Error::Usage(_))), "{bad}");
         }

@@ -113,6 +113,11 @@ fn malformed_trailers_are_refused() {
         b"5\r\nhello\r\n0\r\nA: \x01\r\n\r\n",
         b"5\r\nhello\r\n0\r\nA\x7f: b\r\n\r\n",
         b"5\r\nhello\r\n0\r\nA(: b\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nContent-Length: 5\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nConnection: close\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nUpgrade: h2c\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nKeep-Alive: x\r\n\r\n",
     ]);
 }
 
@@ -139,13 +144,13 @@ fn trailers_go_up_without_those_that_frame_route_or_authenticate() {
     let session = session(&upstream, &[]);
     let mut http = session.http();
     http.send(request(
-        b"2\r\nhi\r\n0\r\nX-Checksum: 42\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\
+        b"2\r\nhi\r\n0\r\nX-Checksum: 42\r\n\
           Host: evil\r\nAuthorization: x\r\nX-Api-Key: mine\r\nX_api-key: mine\r\nCookie: a=b\r\n\
-          Connection: close\r\nTE: x\r\nTrailer: y\r\nContent-Type: z\r\nContent-Encoding: gzip\r\n\
-          Content-Range: bytes 0-1/2\r\nExpect: 100-continue\r\nUpgrade: h2c\r\nRange: bytes=0-\r\n\
+          TE: x\r\nTrailer: y\r\nContent-Type: z\r\nContent-Encoding: gzip\r\n\
+          Content-Range: bytes 0-1/2\r\nExpect: 100-continue\r\nRange: bytes=0-\r\n\
           If-Match: *\r\nIf-None-Match: *\r\nIf-Range: x\r\nIf-Modified-Since: x\r\n\
           If-Unmodified-Since: x\r\nMax-Forwards: 0\r\nCache-Control: no-cache\r\n\
-          Proxy-Authorization: x\r\nKeep-Alive: x\r\nx-last:  yes \r\n\r\n",
+          x-last:  yes \r\n\r\n",
     ));
     assert_eq!(http.read_response().status, 200);
     assert_eq!(

@@ -168,6 +168,19 @@ fn a_command_that_sends_slowly_is_not_held_against_the_upstream() {
 }
 
 #[test]
+fn an_upstream_that_neither_asks_for_a_body_nor_answers_is_given_up() {
+    let upstream = Upstream::scripted(false, |conn| {
+        conn.read_head();
+        conn.wait_gate();
+    });
+    let session = session(&upstream, &["--response-header-timeout", "300ms"]);
+    let mut http = session.http();
+    http.send("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(http.read_response().status, 504);
+    upstream.open_gate("go");
+}
+
+#[test]
 fn an_upstream_that_takes_nothing_more_of_an_upload_is_given_up() {
     let upstream = Upstream::scripted(false, |conn| {
         conn.read_head();

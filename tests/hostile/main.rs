@@ -1,8 +1,10 @@
 //! Hostile commands and hostile upstreams against the real binary, both sides scripted byte by byte
 //! over raw sockets. One program, so that what has to wait for a deadline waits beside the rest.
 
+mod around;
 mod chunks;
 mod deadlines;
+mod differential;
 mod front;
 mod heads;
 mod limits;

@@ -97,6 +97,57 @@ fn a_request_that_may_not_be_repeated_never_goes_out_twice() {
 }
 
 #[test]
+fn the_rest_of_a_body_never_goes_out_as_a_request() {
+    for tls in [false, true] {
+        for chunked in [false, true] {
+            let upstream = stale(tls, 1, "", true);
+            let session = session(&upstream, &[]);
+            let mut http = session.http();
+            assert_eq!(http.get("/1").body, b"ok");
+            let framing = if chunked {
+                "Transfer-Encoding: chunked"
+            } else {
+                "Content-Length: 100000000"
+            };
+            http.send(format!("POST /2 HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n"));
+            // The connection dies while this is on its way: whole requests in the body, so that any
+            // part of it would be understood.
+            let inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+            let piece = if chunked {
+                format!("{:x}\r\n{inner}\r\n", inner.len())
+            } else {
+                inner
+            };
+            while http.try_send(&piece).is_ok() {}
+            let answer = http.read_response();
+            assert_own(&answer, 502, "connection_terminated", framing);
+            assert_eq!(session.http().get("/3").body, b"ok");
+            let targets: Vec<String> = upstream.requests().into_iter().map(|r| r.target).collect();
+            assert_eq!(targets, ["/1", "/2", "/3"], "TLS {tls}, {framing}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_ended_while_idle_is_not_tried() {
+    for tls in [false, true] {
+        let (upstream, told) = surplus(tls, |conn| {
+            conn.send(OK);
+            conn.wait_gate();
+            let tcp = conn.tcp().expect("a socket");
+            tcp.shutdown(std::net::Shutdown::Write).expect("half-close");
+        });
+        let session = session(&upstream, &[]);
+        let mut http = session.http();
+        assert_eq!(http.get("/1").body, b"ok");
+        upstream.open_gate("go");
+        told.recv().expect("the end was sent");
+        assert_eq!(http.post("/2", b"body").body, b"ok");
+        assert_eq!(upstream.requests().len(), 2);
+    }
+}
+
+#[test]
 fn a_request_of_which_an_answer_has_begun_never_goes_out_twice() {
     for say in [
         "H",

@@ -159,6 +159,8 @@ fn bad_chunks_are_an_incomplete_message_after_we_began() {
         "3\r\nabc!\r\n",
         "0\r\nA : b\r\n\r\n",
         "0\r\nA: b\n\r\n",
+        "0\r\nContent-Length: 5\r\n\r\n",
+        "0\r\nConnection: close\r\n\r\n",
         "0\n\r\n",
     ]);
     let bodies: Vec<&'static str> = bodies.collect();
@@ -225,6 +227,22 @@ fn heads_come_down_byte_for_byte_less_what_ends_here() {
 }
 
 /// What comes down for each of these answers, until the stream is quiet or closed.
+#[test]
+fn an_upstream_cannot_pass_for_us() {
+    let upstream = Upstream::scripted(false, |conn| {
+        conn.read_head();
+        conn.send(
+            "HTTP/1.1 502 X\r\nProxy-Status: cdn; error=dns_error\r\n\
+             proxy-status: Broker-Exec; error=dns_error\r\nContent-Length: 0\r\n\r\n",
+        );
+    });
+    let session = session(&upstream, &[]);
+    let answer = session.http().get("/");
+    assert_eq!(answer.header("proxy-status"), Some("cdn; error=dns_error"));
+    assert!(!answer.text().contains("roker"));
+    assert!(!String::from_utf8_lossy(&answer.raw).contains("Broker-Exec"));
+}
+
 #[test]
 fn head_204_205_and_304_have_no_body() {
     let cases: &[(&str, &str, &str)] = &[

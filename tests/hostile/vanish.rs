@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::front::{front, paced, peer_closed, read_head};
-use crate::support::{Conn, DEADLINE, Session, Upstream, skipped};
+use crate::support::{Conn, DEADLINE, Http, Session, Upstream, skipped};
 use crate::wire::{assert_alive, read_message, recording, session, towards};
 
 /// How soon the upstream must see that nobody waits any more.
@@ -234,17 +234,16 @@ fn a_command_that_reads_nothing_holds_up_nobody_and_costs_little() {
 fn commands_that_leave_at_any_point_leave_nothing_behind() {
     let test = "commands_that_leave_at_any_point_leave_nothing_behind";
     let (upstream, _) = recording(false);
-    let session = session(&upstream, &[]);
-    let before = tasks(&session);
-    assert_alive(&session, "/first");
+    // The limit is not what is tried here: a dial is never refused.
+    let session = session(&upstream, &["--max-connections", "2000"]);
     // One connection is kept for the next request, so what follows starts with it.
-    let settled = settle(&session, |now| now.0 == before.map_or(now.0, |b| b.0));
-    let Some((threads, descriptors)) = settled else {
-        return unreadable(test);
-    };
+    let mut first = session.http();
+    assert_eq!(first.get("/first").status, 200);
+    let serving = tasks(&session);
+    drop(first);
+    let resting = settle(&session, |now| serving.is_some_and(|s| now.0 < s.0));
     for round in 0..20 {
-        let streams: Vec<_> = (0..32).filter_map(|_| session.try_dial()).collect();
-        assert!(!streams.is_empty());
+        let streams: Vec<_> = (0..32).map(|_| session.dial()).collect();
         for (number, stream) in streams.into_iter().enumerate() {
             let mut stream = &stream;
             match (number + round) % 8 {
@@ -270,12 +269,37 @@ fn commands_that_leave_at_any_point_leave_nothing_behind() {
         let _ = stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
     }
     assert_alive(&session, "/last");
+    let Some((threads, descriptors)) = resting else {
+        return unreadable(test);
+    };
     let settled = settle(&session, |now| now.0 <= threads && now.1 <= descriptors);
     assert_eq!(
         settled,
         Some((threads, descriptors)),
         "threads and descriptors"
     );
+}
+
+#[test]
+fn dials_past_the_limit_are_refused_until_one_leaves() {
+    let (upstream, _) = recording(false);
+    let session = session(&upstream, &["--max-connections", "4"]);
+    let mut streams: Vec<_> = (0..4).map(|_| session.dial()).collect();
+    // Whatever they do: half a request, half-closed, silent.
+    let _ = streams[0].write_all(b"GET /half");
+    for _ in 0..3 {
+        assert!(session.try_dial().is_none());
+        let stream = streams.pop().expect("four streams");
+        drop(stream);
+        // The place is free when the thread has seen the end.
+        let end = Instant::now() + DEADLINE;
+        let next = std::iter::repeat_with(|| session.try_dial())
+            .take_while(|_| Instant::now() < end)
+            .find_map(|dialled| dialled);
+        let mut http = Http::new(next.expect("a place is free again"));
+        assert_eq!(http.get("/").status, 200);
+        streams.push(http.stream().try_clone().expect("duplicate the stream"));
+    }
 }
 
 #[test]

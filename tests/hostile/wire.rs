@@ -133,7 +133,7 @@ pub fn read_line(conn: &mut impl Read) -> Option<String> {
         line.extend(read_counted(conn, 1)?);
     }
     line.truncate(line.len() - 2);
-    Some(String::from_utf8(line).expect("a line in UTF-8"))
+    Some(String::from_utf8_lossy(&line).into_owned())
 }
 
 /// A session whose credential goes into `X-Api-Key`.

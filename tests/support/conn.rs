@@ -257,7 +257,8 @@ fn is_timeout(err: &io::Error) -> bool {
 
 /// Strict, so that the broker cannot send a malformed head unnoticed.
 fn parse_head(connection: usize, head: Vec<u8>) -> Recorded {
-    let text = std::str::from_utf8(&head).expect("a request head in UTF-8");
+    // A field may hold obs-text (RFC 9110 section 5.5); who cares for it has `head`.
+    let text = String::from_utf8_lossy(&head).into_owned();
     let mut lines = text.trim_end_matches("\r\n").split("\r\n");
     let line = lines.next().expect("split gives at least one line");
     let mut words = line.split(' ');

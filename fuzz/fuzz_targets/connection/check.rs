@@ -58,13 +58,8 @@ pub fn check(script: &Script<'_>, played: &Played) {
             continue;
         };
         let carried = &played.carried[carrier];
-        let methods: Vec<&str> = answered[..=at]
-            .iter()
-            .zip(&asked)
-            .filter(|(place, _)| place.is_some_and(|(c, _)| c == carrier))
-            .map(|(_, asked)| &asked.method[..])
-            .collect();
-        let given = given(&carried.down, &methods, carried.ended);
+        let methods = methods(answered[..=at].iter().copied(), &asked, carrier);
+        let (given, _) = given(&carried.down, &methods, carried.ended);
         let Some(Some(given)) = given.get(place) else {
             panic!("an answer that was not given: {reply:?}, request {at}");
         };
@@ -193,8 +188,7 @@ fn forwarded(
     played: &Played,
     upgraded: Option<usize>,
 ) -> Vec<Option<(usize, usize)>> {
-    let mut places: Vec<Option<(usize, usize)>> = Vec::new();
-    let mut certain = !played.broken;
+    let mut places: Vec<(usize, usize)> = Vec::new();
     for (carrier, carried) in played.carried.iter().enumerate() {
         let (mut rest, mut place) = (&carried.up[..], 0);
         while !rest.is_empty() {
@@ -206,30 +200,28 @@ fn forwarded(
                 }
             };
             strictly_valid(rest);
-            let next = places.len();
-            // Sent again: the same request, first on a new connection, when the last one died on it.
-            let may_repeat = place == 0 && carrier > 0 && next > 0;
-            let is_next = asked
-                .get(next)
-                .map(|asked| difference(setting, asked, &message));
-            let is_again = may_repeat && difference(setting, &asked[next - 1], &message).is_none();
-            match is_next {
-                Some(None) => {
-                    certain &= !is_again;
-                    places.push(Some((carrier, place)));
-                }
-                _ if is_again => {
-                    let before = &asked[next - 1];
-                    let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
-                    assert!(
-                        idempotent.contains(&&before.method[..]) && before.body.is_empty(),
-                        "sent twice: {before:?}"
-                    );
-                    places[next - 1] = Some((carrier, place));
-                }
-                other => panic!("not what the client sent: {other:?}\n{message:?}\n{asked:?}"),
+            if place == 0 && died_unanswered(&places, asked, played) {
+                let again = places.len() - 1;
+                let before = &asked[again];
+                let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
+                assert!(
+                    idempotent.contains(&&before.method[..]) && before.body.is_empty(),
+                    "sent twice: {before:?}"
+                );
+                same(setting, asked.get(again), &message);
+                places[again] = (carrier, place);
+            } else {
+                same(setting, asked.get(places.len()), &message);
+                places.push((carrier, place));
             }
-            if upgraded == Some(places.len() - 1) && message.values("upgrade").len() == 1 {
+            // The upstream agreed, even if the client left before it could be told.
+            let switches = message.values("upgrade").len() == 1 && {
+                let methods = methods(places.iter().copied().map(Some), asked, carrier);
+                let (given, _) = given(&carried.down, &methods, carried.ended);
+                matches!(given.get(place), Some(Some(answer)) if answer.status() == 101)
+            };
+            assert!(switches || upgraded != Some(places.len() - 1));
+            if switches {
                 // Another protocol from here on: bytes as they are.
                 let behind = &played.sent[asked[places.len() - 1].end..];
                 assert!(behind.starts_with(&rest[message.length..]));
@@ -240,10 +232,39 @@ fn forwarded(
             place += 1;
         }
     }
-    if !certain {
-        places.fill(None);
+    let certain = |place| (!played.broken).then_some(place);
+    places.into_iter().map(certain).collect()
+}
+
+/// Whether the last request went over a connection that had carried others, and the upstream ended
+/// it without a byte of an answer: the request is sent again.
+fn died_unanswered(places: &[(usize, usize)], asked: &[Asked], played: &Played) -> bool {
+    let Some(&(carrier, place @ 1..)) = places.last() else {
+        return false;
+    };
+    let carried = &played.carried[carrier];
+    let methods = methods(places.iter().copied().map(Some), asked, carrier);
+    let (given, rest) = given(&carried.down, &methods, carried.ended);
+    carried.ended && rest.is_empty() && !matches!(given.get(place), Some(Some(_)))
+}
+
+/// The methods of the requests that went over this connection.
+fn methods(
+    places: impl Iterator<Item = Option<(usize, usize)>>,
+    asked: &[Asked],
+    carrier: usize,
+) -> Vec<&str> {
+    let over_it = |place: &Option<(usize, usize)>| place.is_some_and(|(c, _)| c == carrier);
+    let pairs = places.zip(asked);
+    let chosen = pairs.filter(|(place, _)| over_it(place));
+    chosen.map(|(_, asked)| &asked.method[..]).collect()
+}
+
+fn same(setting: &Setting, asked: Option<&Asked>, message: &Message) {
+    let asked = asked.unwrap_or_else(|| panic!("nobody asked for {message:?}"));
+    if let Some(difference) = difference(setting, asked, message) {
+        panic!("not what the client sent: {difference}\n{message:?}\n{asked:?}");
     }
-    places
 }
 
 /// The broker's own parser takes what the broker sends.
@@ -294,7 +315,13 @@ fn difference(setting: &Setting, asked: &Asked, message: &Message) -> Option<Str
         _ => None,
     };
     if let Some((name, value)) = &credential
-        && message.values(name) != [value.as_bytes()]
+        && (message.values(name) != [value.as_bytes()]
+            || message
+                .fields
+                .iter()
+                .filter(|(n, _)| fold(n) == *name)
+                .count()
+                > 1)
     {
         return wrong("credential");
     }
@@ -412,8 +439,9 @@ fn decoded(name: &str) -> Vec<u8> {
     out
 }
 
-/// The final responses that an upstream gave on one connection to requests of these methods.
-fn given(down: &[u8], methods: &[&str], ended: bool) -> Vec<Option<Message>> {
+/// The final responses that an upstream gave on one connection to requests of these methods, and
+/// what it sent behind them.
+fn given<'d>(down: &'d [u8], methods: &[&str], ended: bool) -> (Vec<Option<Message>>, &'d [u8]) {
     let (mut rest, mut all) = (down, Vec::new());
     while all.len() < methods.len() {
         // A 205 has no content, whatever comes behind its head (RFC 9110 section 15.3.6); what that
@@ -423,14 +451,14 @@ fn given(down: &[u8], methods: &[&str], ended: bool) -> Vec<Option<Message>> {
         let bodiless = is_205 || methods[all.len()] == "HEAD";
         let Ok(message) = read::response(rest, bodiless, ended) else {
             all.push(None);
-            return all;
+            return (all, rest);
         };
         rest = &rest[message.length..];
         if message.status() >= 200 || message.status() == 101 {
             all.push(Some(message));
         }
     }
-    all
+    (all, rest)
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use broker_exec::fuzzing::{Forwarder, Limits};
+use broker_exec::fuzzing::{Forwarder, Limits, Serve};
 use broker_exec::service::Service;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
@@ -181,7 +181,7 @@ pub fn play(script: &Script<'_>) -> Played {
         }
     }
     forwarder.connect_to(Vec::new());
-    forwarder.close();
+    forwarder.rest();
     played.got = drain(&client);
     for (carried, upstream) in played.carried.iter_mut().zip(&upstreams) {
         carried.up = drain(upstream);
