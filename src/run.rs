@@ -27,9 +27,12 @@
 //! every stream and leaves the command alone.
 
 mod announce;
+mod invoke;
+
+pub use invoke::{capabilities, command_line};
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,13 +43,12 @@ use rustix::net::{Shutdown, shutdown};
 
 use crate::audit::{Audit, Start};
 use crate::child::{self, Child, Command, Exit};
-use crate::cli::{self, Invocation, Options};
-use crate::config;
+use crate::closure;
 use crate::door::control;
 use crate::error::{Error, Result, say};
 use crate::forward::crew::{Crew, Serve};
 use crate::forward::{Forwarder, Limits};
-use crate::service::Service;
+use crate::service::{Reach, Service};
 use announce::{Placeholder, identity};
 
 /// How long the end of a run waits for its threads. Every wait of theirs is cut, so only a name
@@ -66,9 +68,10 @@ pub struct Broker {
     fd: Option<RawFd>,
     allow_new_privs: bool,
     env: Vec<(OsString, OsString)>,
+    warn: bool,
+    strict: bool,
     narrate: bool,
     audit: Option<Audit>,
-    warnings: Vec<String>,
 }
 
 impl Broker {
@@ -88,9 +91,10 @@ impl Broker {
             fd: None,
             allow_new_privs: false,
             env: Vec::new(),
+            warn: false,
+            strict: false,
             narrate: false,
             audit: None,
-            warnings: Vec::new(),
         }
     }
 
@@ -136,6 +140,18 @@ impl Broker {
         self
     }
 
+    /// Lets an upstream that is given by name have a private, loopback or otherwise special address.
+    #[must_use]
+    pub fn allow_private(mut self, allow: bool) -> Broker {
+        let origin = &mut self.service.origin;
+        origin.reach = if allow {
+            Reach::Anywhere
+        } else {
+            Reach::of(&origin.host)
+        };
+        self
+    }
+
     /// Lets the command gain privileges by executing set-user-ID programs.
     #[must_use]
     pub fn allow_new_privs(mut self, allow: bool) -> Broker {
@@ -147,6 +163,20 @@ impl Broker {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, template: impl Into<OsString>) -> Broker {
         self.env.push((name.into(), template.into()));
+        self
+    }
+
+    /// Says on standard error what would let the command have the key by itself.
+    #[must_use]
+    pub fn warn(mut self, warn: bool) -> Broker {
+        self.warn = warn;
+        self
+    }
+
+    /// Refuses to start anything when there is something to warn of.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Broker {
+        self.strict = strict;
         self
     }
 
@@ -192,9 +222,21 @@ impl Broker {
         for (name, template) in &self.env {
             command = command.env(name, placeholder.expand(template)?);
         }
+        let weaknesses = closure::weaknesses(&self.service, &command);
+        if self.strict && !weaknesses.is_empty() {
+            return Err(Error::Protection(format!(
+                "--strict: nothing was started, because\n  {}",
+                weaknesses.join("\n  ")
+            )));
+        }
+        if self.warn {
+            for weakness in &weaknesses {
+                say(&format!("warning: {weakness}"));
+            }
+        }
 
         let serial = match &audit {
-            Some(audit) => self.begin_audit(audit)?,
+            Some(audit) => self.begin_audit(audit, &weaknesses)?,
             None => 0,
         };
         let mut forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
@@ -222,6 +264,7 @@ impl Broker {
             crew: crew.clone(),
             forwarder,
             audit: audit.clone(),
+            weaknesses,
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -241,7 +284,7 @@ impl Broker {
     }
 
     /// Writes the first line. Returns the serial of the key that it is about.
-    fn begin_audit(&self, audit: &Audit) -> Result<u64> {
+    fn begin_audit(&self, audit: &Audit, weaknesses: &[String]) -> Result<u64> {
         let service = &self.service;
         let credential = service.credential().map_err(Error::Credential)?;
         audit.start(&Start {
@@ -251,7 +294,7 @@ impl Broker {
             no_new_privs: !self.allow_new_privs,
             secret_memory: credential.key.tier(),
             scrub: "off",
-            warnings: &self.warnings,
+            warnings: weaknesses,
         })?;
         Ok(credential.serial)
     }
@@ -266,9 +309,16 @@ pub struct Run {
     crew: Arc<Crew>,
     forwarder: Arc<Forwarder>,
     audit: Option<Arc<Audit>>,
+    weaknesses: Vec<String>,
 }
 
 impl Run {
+    /// What would let the command have the key by itself, one sentence each; found at the start.
+    #[must_use]
+    pub fn weaknesses(&self) -> &[String] {
+        &self.weaknesses
+    }
+
     /// The command's process id.
     #[must_use]
     pub fn id(&self) -> i32 {
@@ -340,105 +390,4 @@ impl Drop for Run {
             audit.finish();
         }
     }
-}
-
-/// Does what a command line asks for: the exit of the command, or `None` when none was to be run.
-pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<Exit>> {
-    let options = match cli::parse(args)? {
-        Invocation::Run(options) => options,
-        Invocation::Print(text) => return print(&text),
-        Invocation::Capabilities => return print(&capabilities()),
-    };
-    let Options { mut command, .. } = *options.clone();
-    let preset = options.service.as_deref().and_then(config::preset);
-    let upstream = options
-        .upstream
-        .as_deref()
-        .or(preset.map(|p| p.upstream))
-        .unwrap_or_default();
-    let inject = options
-        .inject
-        .as_deref()
-        .or(preset.map(|p| p.inject))
-        .unwrap_or("bearer");
-    let key = options.key.as_deref().unwrap_or_default();
-    // Before anything else is opened: a descriptor that is claimed must be our caller's.
-    let audit = options.audit.as_ref().map(Audit::open).transpose()?;
-    // Signals still have their usual effect: Ctrl-C ends us while a slow source is being read.
-    let service = Service::load(preset.map_or("api", |p| p.name), upstream, key, inject);
-    let service = service.inspect_err(|err| {
-        if let Some(audit) = &audit {
-            audit.fail(err);
-        }
-    })?;
-    let mut warnings = Vec::new();
-    if !service.origin.tls && !service.origin.is_loopback() {
-        warnings.push(
-            "the upstream is plain http: the credential crosses the network unencrypted"
-                .to_string(),
-        );
-    }
-    for warning in warnings.iter().filter(|_| options.verbosity >= 0) {
-        say(&format!("warning: {warning}"));
-    }
-    let mut broker = Broker::new(service)
-        .connect_timeout(options.connect_timeout)
-        .response_header_timeout(options.response_header_timeout)
-        .idle_timeout(options.idle_timeout)
-        .max_connections(options.max_connections)
-        .allow_new_privs(options.allow_new_privs)
-        .narrate(options.verbosity > 0);
-    broker.fd = options.fd;
-    broker.audit = audit.map(|audit| audit.required(options.audit_required));
-    broker.warnings = warnings;
-    let from_env = std::env::var_os("SSL_CERT_FILE")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from);
-    broker.roots = options.cacert.iter().cloned().chain(from_env).collect();
-    let mut child = Command::new(command.remove(0));
-    for arg in command {
-        child = child.arg(arg);
-    }
-    for name in preset.map_or(&[][..], |p| p.env_remove) {
-        child = child.env_remove(name);
-    }
-    for (name, template) in preset.map_or(&[][..], |p| p.env) {
-        broker = broker.env(name, template);
-    }
-    for (name, template) in &options.env {
-        broker = broker.env(name, template);
-    }
-    if options.verbosity > 0 {
-        say(&format!("requests go to {}", broker.service.origin));
-        say(&format!(
-            "secret memory: {}",
-            crate::credential::memory_tier()
-        ));
-    }
-    // Before there is a second thread: it would take the signals.
-    let guard = child::relay::block();
-    let exit = broker.spawn(child)?.wait_relaying();
-    // What is still pending must not end us before we end as the command did.
-    std::mem::forget(guard);
-    exit.map(Some)
-        .map_err(Error::system("wait for the command"))
-}
-
-fn print(text: &str) -> Result<Option<Exit>> {
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(Error::system("write to standard output"))?;
-    Ok(None)
-}
-
-/// What this build offers on this host, as one JSON line, so that a runner can negotiate.
-#[must_use]
-pub fn capabilities() -> String {
-    let hardened = crate::sys::process::harden().is_ok();
-    format!(
-        "{{\"name\":\"broker-exec\",\"version\":\"{}\",\"broker\":{hardened},\"protocols\":[1],\"doors\":[\"fd\"],\
-         \"protections\":{{\"dumpable\":{hardened},\"no_new_privs\":true,\"secret_memory\":\"{}\"}}}}\n",
-        env!("CARGO_PKG_VERSION"),
-        crate::credential::memory_tier(),
-    )
 }

@@ -52,8 +52,14 @@ pub struct Options {
     pub response_header_timeout: Duration,
     /// `--idle-timeout`
     pub idle_timeout: Option<Duration>,
+    /// `--user`
+    pub user: Option<String>,
+    /// `--allow-private`
+    pub allow_private: bool,
     /// `--allow-new-privs`
     pub allow_new_privs: bool,
+    /// `--strict`
+    pub strict: bool,
     /// `--max-connections`
     pub max_connections: usize,
     /// `--cacert`, repeatable
@@ -80,7 +86,10 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             response_header_timeout: Duration::from_secs(60),
             idle_timeout: None,
+            user: None,
+            allow_private: false,
             allow_new_privs: false,
+            strict: false,
             max_connections: 256,
             cacert: Vec::new(),
             audit: None,
@@ -169,7 +178,10 @@ fn apply(
         Id::ConnectTimeout => options.connect_timeout = duration(value)?,
         Id::ResponseHeaderTimeout => options.response_header_timeout = duration(value)?,
         Id::IdleTimeout => options.idle_timeout = Some(duration(value)?),
+        Id::User => options.user = Some(text(value)?),
+        Id::AllowPrivate => options.allow_private = true,
         Id::AllowNewPrivs => options.allow_new_privs = true,
+        Id::Strict => options.strict = true,
         Id::MaxConnections => {
             let number = value::number(&text(value)?, 1, 65536);
             options.max_connections = number.map_err(|why| wrong(&why))?;

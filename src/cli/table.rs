@@ -13,7 +13,10 @@ pub(super) enum Id {
     ConnectTimeout,
     ResponseHeaderTimeout,
     IdleTimeout,
+    User,
+    AllowPrivate,
     AllowNewPrivs,
+    Strict,
     MaxConnections,
     Cacert,
     Audit,
@@ -148,9 +151,28 @@ pub const FLAGS: &[Flag] = &[
         ..SWITCH
     },
     Flag {
+        id: Id::User,
+        long: "user",
+        value: Some("USER[:GROUP]"),
+        help: "run the command as another user",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::AllowPrivate,
+        long: "allow-private",
+        help: "let the upstream have a private address",
+        ..SWITCH
+    },
+    Flag {
         id: Id::AllowNewPrivs,
         long: "allow-new-privs",
         help: "let the command run set-id programs",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::Strict,
+        long: "strict",
+        help: "refuse what would be warned of",
         ..SWITCH
     },
     Flag {

@@ -15,7 +15,7 @@ pub use source::Source;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub fn memory_tier() -> &'static str {
 /// A credential that is kept current with its source.
 pub struct Credential {
     source: Source,
+    /// The regular file that the key was read from, by the name that it had then.
+    file: Option<PathBuf>,
     render: Render,
     kept: Kept,
 }
@@ -115,6 +117,10 @@ impl Credential {
         let mut loaded: Vec<(usize, Credential)> = Vec::with_capacity(waiting.len());
         for (index, (source, render)) in waiting {
             let twin = loaded.iter().find(|(_, other)| other.source == source);
+            let file = match twin {
+                Some((_, twin)) => twin.file.clone(),
+                None => source.regular_file(),
+            };
             let kept = match twin.map(|(_, other)| &other.kept) {
                 Some(Kept::Fixed(twin)) => render_key(twin.key.expose(), &render).map(Kept::Fixed),
                 _ => Kept::read(&source, &render, &hidden, &Deadline::after(limit)),
@@ -124,6 +130,7 @@ impl Credential {
                 index,
                 Credential {
                     source,
+                    file,
                     render,
                     kept,
                 },
@@ -186,6 +193,12 @@ impl Credential {
             loaded: loaded.clone(),
         };
         loaded
+    }
+
+    /// The regular file that the key was read from, if there was one: where others may find it too.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// The source, for messages.

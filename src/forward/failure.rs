@@ -198,6 +198,14 @@ fn describe_connect(error: &ConnectError) -> (u16, &'static str, String) {
             "dns_error",
             format!("the upstream's name cannot be resolved (by libc's own resolver): {text}"),
         ),
+        ConnectError::Dial(DialError::Prohibited(address, kind)) => (
+            502,
+            "destination_ip_prohibited",
+            format!(
+                "the upstream's name stands for {address}, {kind}, so nothing was sent there \
+                 (--allow-private lifts this)"
+            ),
+        ),
         ConnectError::Dial(DialError::Connect(e)) => {
             let kind = match e.kind() {
                 std::io::ErrorKind::ConnectionRefused => "connection_refused",
