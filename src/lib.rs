@@ -9,6 +9,8 @@
 #![cfg_attr(fuzzing, allow(missing_docs, missing_debug_implementations))]
 
 #[cfg(target_os = "linux")]
+pub mod audit;
+#[cfg(target_os = "linux")]
 pub mod child;
 #[cfg(target_os = "linux")]
 pub mod cli;

@@ -26,8 +26,13 @@
 //! `Run::stop` ends a command that has not ended by itself; dropping a `Run` closes the channel and
 //! every stream and leaves the command alone.
 
+mod announce;
+mod invoke;
+
+pub use invoke::{capabilities, command_line};
+
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,19 +41,15 @@ use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
 
-use crate::child::{self, Child, Command, Exit, User};
-use crate::cli::{self, Invocation, Options};
+use crate::audit::{Audit, Start};
+use crate::child::{self, Child, Command, Exit};
 use crate::closure;
-use crate::config;
 use crate::door::control;
 use crate::error::{Error, Result, say};
 use crate::forward::crew::{Crew, Serve};
 use crate::forward::{Forwarder, Limits};
 use crate::service::{Reach, Service};
-
-mod template;
-
-use template::Placeholder;
+use announce::{Placeholder, identity};
 
 /// How long the end of a run waits for its threads. Every wait of theirs is cut, so only a name
 /// lookup that hangs in libc could take longer; the process ends without it.
@@ -70,6 +71,7 @@ pub struct Broker {
     warn: bool,
     strict: bool,
     narrate: bool,
+    audit: Option<Audit>,
 }
 
 impl Broker {
@@ -92,6 +94,7 @@ impl Broker {
             warn: false,
             strict: false,
             narrate: false,
+            audit: None,
         }
     }
 
@@ -184,8 +187,24 @@ impl Broker {
         self
     }
 
+    /// Writes a line for each request and each event of the run.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Broker {
+        self.audit = Some(audit);
+        self
+    }
+
     /// Starts the command. Everything that can fail is prepared before.
-    pub fn spawn(self, command: Command) -> Result<Run> {
+    pub fn spawn(mut self, command: Command) -> Result<Run> {
+        let audit = self.audit.take().map(Arc::new);
+        let run = self.spawn_audited(command, audit.clone());
+        if let (Some(audit), Err(err)) = (&audit, &run) {
+            audit.fail(err);
+        }
+        run
+    }
+
+    fn spawn_audited(self, command: Command, audit: Option<Arc<Audit>>) -> Result<Run> {
         crate::sys::process::raise_nofile(3 * self.max_connections as u64 + 64);
         let (ours, theirs) =
             control::channel().map_err(Error::system("make the control socket"))?;
@@ -216,7 +235,14 @@ impl Broker {
             }
         }
 
-        let forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
+        let serial = match &audit {
+            Some(audit) => self.begin_audit(audit, &weaknesses)?,
+            None => 0,
+        };
+        let mut forwarder = Forwarder::new(self.service, &self.roots, self.limits, self.narrate)?;
+        if let Some(audit) = &audit {
+            forwarder.audit(audit.clone(), serial);
+        }
         let forwarder = Arc::new(forwarder);
         let crew = Arc::new(Crew::new(
             self.max_connections,
@@ -227,6 +253,9 @@ impl Broker {
         // dials wait in the socket until the next lines have run.
         let child = Child::spawn(command, theirs.as_fd(), number, self.allow_new_privs)?;
         drop(theirs);
+        if let Some(audit) = &audit {
+            audit.command(child.id());
+        }
         let control = Arc::new(ours);
         let mut run = Run {
             child,
@@ -234,29 +263,41 @@ impl Broker {
             thread: None,
             crew: crew.clone(),
             forwarder,
+            audit: audit.clone(),
             weaknesses,
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
             .stack_size(CONTROL_STACK);
-        match thread.spawn(move || control::serve(&control, &crew)) {
+        match thread.spawn(move || control::serve(&control, &crew, audit.as_deref())) {
             Ok(thread) => run.thread = Some(thread),
             Err(e) => {
                 // A command whose dials nobody answers must not go on.
                 let _ = run.child.signal(libc::SIGKILL);
                 let _ = run.child.wait();
+                // Our caller writes the end of it.
+                run.audit = None;
                 return Err(Error::System("start a thread".into(), e));
             }
         }
         Ok(run)
     }
-}
 
-/// Device and inode of the control socket, so that a client can tell a stale descriptor number.
-fn identity(fd: &OwnedFd) -> Result<String> {
-    let stat = rustix::fs::fstat(fd)
-        .map_err(|e| Error::System("identify the control socket".into(), e.into()))?;
-    Ok(format!("{}:{}", stat.st_dev, stat.st_ino))
+    /// Writes the first line. Returns the serial of the key that it is about.
+    fn begin_audit(&self, audit: &Audit, weaknesses: &[String]) -> Result<u64> {
+        let service = &self.service;
+        let credential = service.credential().map_err(Error::Credential)?;
+        audit.start(&Start {
+            service: &service.name,
+            upstream: &service.origin.to_string(),
+            key: &service.source().to_string(),
+            no_new_privs: !self.allow_new_privs,
+            secret_memory: credential.key.tier(),
+            scrub: "off",
+            warnings: weaknesses,
+        })?;
+        Ok(credential.serial)
+    }
 }
 
 /// A command that runs under the broker.
@@ -267,6 +308,7 @@ pub struct Run {
     thread: Option<JoinHandle<()>>,
     crew: Arc<Crew>,
     forwarder: Arc<Forwarder>,
+    audit: Option<Arc<Audit>>,
     weaknesses: Vec<String>,
 }
 
@@ -292,7 +334,7 @@ impl Run {
     /// if processes that the command left behind still hold the channel.
     pub fn wait(&mut self) -> io::Result<Exit> {
         let exit = self.child.wait()?;
-        self.close();
+        self.end(exit);
         Ok(exit)
     }
 
@@ -300,7 +342,7 @@ impl Run {
     /// nothing else. `child::relay::block` is to be called before the run is started.
     pub fn wait_relaying(&mut self) -> io::Result<Exit> {
         let exit = child::relay::wait_relaying(&mut self.child)?;
-        self.close();
+        self.end(exit);
         Ok(exit)
     }
 
@@ -312,6 +354,18 @@ impl Run {
             let _ = self.signal(libc::SIGKILL);
         }
         self.wait()
+    }
+
+    /// Closes what is open, and the audit after it.
+    fn end(&mut self, exit: Exit) {
+        self.close();
+        if let Some(audit) = self.audit.take() {
+            match exit {
+                Exit::Code(status) => audit.exit(Some(status), None, None),
+                Exit::Signal(signal) => audit.exit(None, Some(signal), None),
+            }
+            audit.finish();
+        }
     }
 
     /// Closes the channel and every stream, and waits for the threads.
@@ -332,99 +386,8 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.close();
+        if let Some(audit) = &self.audit {
+            audit.finish();
+        }
     }
-}
-
-/// Does what a command line asks for: the exit of the command, or `None` when none was to be run.
-pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<Exit>> {
-    let options = match cli::parse(args)? {
-        Invocation::Run(options) => options,
-        Invocation::Print(text) => return print(&text),
-        Invocation::Capabilities => return print(&capabilities()),
-    };
-    let Options { mut command, .. } = *options.clone();
-    let preset = options.service.as_deref().and_then(config::preset);
-    let upstream = options
-        .upstream
-        .as_deref()
-        .or(preset.map(|p| p.upstream))
-        .unwrap_or_default();
-    let inject = options
-        .inject
-        .as_deref()
-        .or(preset.map(|p| p.inject))
-        .unwrap_or("bearer");
-    let key = options.key.as_deref().unwrap_or_default();
-    let user = options.user.as_deref().map(User::parse).transpose()?;
-    if user.is_some() && !User::may_change() {
-        return Err(Error::Protection(
-            "--user: only root can run the command as another user".into(),
-        ));
-    }
-    // Signals still have their usual effect: Ctrl-C ends us while a slow source is being read.
-    let service = Service::load(preset.map_or("api", |p| p.name), upstream, key, inject)?;
-    let mut broker = Broker::new(service)
-        .connect_timeout(options.connect_timeout)
-        .response_header_timeout(options.response_header_timeout)
-        .idle_timeout(options.idle_timeout)
-        .max_connections(options.max_connections)
-        .allow_private(options.allow_private)
-        .allow_new_privs(options.allow_new_privs)
-        .warn(options.verbosity >= 0)
-        .strict(options.strict)
-        .narrate(options.verbosity > 0);
-    broker.fd = options.fd;
-    let from_env = std::env::var_os("SSL_CERT_FILE")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from);
-    broker.roots = options.cacert.iter().cloned().chain(from_env).collect();
-    let mut child = Command::new(command.remove(0));
-    for arg in command {
-        child = child.arg(arg);
-    }
-    if let Some(user) = user {
-        child = child.user(user);
-    }
-    for name in preset.map_or(&[][..], |p| p.env_remove) {
-        child = child.env_remove(name);
-    }
-    for (name, template) in preset.map_or(&[][..], |p| p.env) {
-        broker = broker.env(name, template);
-    }
-    for (name, template) in &options.env {
-        broker = broker.env(name, template);
-    }
-    if options.verbosity > 0 {
-        say(&format!("requests go to {}", broker.service.origin));
-        say(&format!(
-            "secret memory: {}",
-            crate::credential::memory_tier()
-        ));
-    }
-    // Before there is a second thread: it would take the signals.
-    let guard = child::relay::block();
-    let exit = broker.spawn(child)?.wait_relaying();
-    // What is still pending must not end us before we end as the command did.
-    std::mem::forget(guard);
-    exit.map(Some)
-        .map_err(Error::system("wait for the command"))
-}
-
-fn print(text: &str) -> Result<Option<Exit>> {
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(Error::system("write to standard output"))?;
-    Ok(None)
-}
-
-/// What this build offers on this host, as one JSON line, so that a runner can negotiate.
-#[must_use]
-pub fn capabilities() -> String {
-    let hardened = crate::sys::process::harden().is_ok();
-    format!(
-        "{{\"name\":\"broker-exec\",\"version\":\"{}\",\"broker\":{hardened},\"protocols\":[1],\"doors\":[\"fd\"],\
-         \"protections\":{{\"dumpable\":{hardened},\"no_new_privs\":true,\"secret_memory\":\"{}\"}}}}\n",
-        env!("CARGO_PKG_VERSION"),
-        crate::credential::memory_tier(),
-    )
 }

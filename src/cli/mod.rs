@@ -14,7 +14,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::Target;
 use crate::config::{self, CATALOGUE};
+use crate::credential::Source;
 use crate::error::{Error, Result};
 use table::Id;
 
@@ -62,6 +64,10 @@ pub struct Options {
     pub max_connections: usize,
     /// `--cacert`, repeatable
     pub cacert: Vec<PathBuf>,
+    /// `--audit`
+    pub audit: Option<Target>,
+    /// `--audit-required`, never without `--audit`
+    pub audit_required: bool,
     /// -1 quiet, 0 normal, 1 verbose
     pub verbosity: i8,
     /// The command and its arguments, never empty when they come from [`parse`]
@@ -86,6 +92,8 @@ impl Default for Options {
             strict: false,
             max_connections: 256,
             cacert: Vec::new(),
+            audit: None,
+            audit_required: false,
             verbosity: 0,
             command: Vec::new(),
         }
@@ -179,6 +187,8 @@ fn apply(
             options.max_connections = number.map_err(|why| wrong(&why))?;
         }
         Id::Cacert => options.cacert.push(PathBuf::from(value)),
+        Id::Audit => options.audit = Some(Target::parse(&value).map_err(wrong)?),
+        Id::AuditRequired => options.audit_required = true,
         Id::Services => return Ok(Some(Invocation::Print(services()))),
         Id::Capabilities => return Ok(Some(Invocation::Capabilities)),
         Id::Completions => {
@@ -208,6 +218,15 @@ fn complete(options: &Options) -> Result<()> {
         return Err(usage(
             "no credential: before the command, say with -k where it is, such as file:PATH",
         ));
+    }
+    if options.audit_required && options.audit.is_none() {
+        return Err(usage("--audit-required: say with --audit where it goes"));
+    }
+    // Whoever claims it second would take what the first has opened in its place.
+    if let (Some(Target::Fd(number)), Some(key)) = (&options.audit, &options.key)
+        && Source::parse(key).is_ok_and(|source| source == Source::Fd(*number))
+    {
+        return Err(usage("--audit: the key is read from this descriptor"));
     }
     Ok(())
 }

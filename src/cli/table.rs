@@ -19,6 +19,8 @@ pub(super) enum Id {
     Strict,
     MaxConnections,
     Cacert,
+    Audit,
+    AuditRequired,
     Services,
     Capabilities,
     Completions,
@@ -188,6 +190,20 @@ pub const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         repeatable: true,
         help: "trust these roots (PEM) as well",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::Audit,
+        hint: Hint::File,
+        long: "audit",
+        value: Some("FILE"),
+        help: "append a JSON line per request (or fd:N)",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::AuditRequired,
+        long: "audit-required",
+        help: "send nothing that cannot be audited",
         ..SWITCH
     },
     Flag {

@@ -16,6 +16,7 @@ pub use source::Source;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Loaded {
     pub key: Secret,
     /// What is written into the request in its place.
     pub rendered: Secret,
+    /// Rises with each key that is read: tells a new one from the one before.
+    pub serial: u64,
 }
 
 /// Turns a key into its rendered form, or says why it does not fit its place.
@@ -254,9 +257,14 @@ fn read_env(name: &OsStr) -> std::result::Result<Raw, String> {
 }
 
 fn render_key(key: &[u8], render: &Render) -> Outcome {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
     let rendered = render(key)?;
     let key = Secret::copy(key).map_err(read::no_memory)?;
-    Ok(Arc::new(Loaded { key, rendered }))
+    Ok(Arc::new(Loaded {
+        key,
+        rendered,
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+    }))
 }
 
 impl fmt::Debug for Credential {

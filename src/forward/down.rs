@@ -1,6 +1,7 @@
 //! The response on its way down: checked head, body in a framing in which an early end shows.
 
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use super::answer::{Delivery, Shape, write_head};
 use super::buffer::{Buffers, LARGE, SMALL};
@@ -36,6 +37,10 @@ pub struct Downward {
     begun: bool,
     keep_alive: bool,
     reusable: bool,
+    /// When the final head was there.
+    first: Option<Instant>,
+    /// Bytes of the body that were taken from the upstream, without any framing.
+    carried: u64,
 }
 
 /// How far the response has come.
@@ -88,7 +93,19 @@ impl Downward {
             begun: false,
             keep_alive: false,
             reusable: false,
+            first: None,
+            carried: 0,
         }
+    }
+
+    /// When the final head was there, for the audit.
+    pub fn first(&self) -> Option<Instant> {
+        self.first
+    }
+
+    /// How much of the body has gone down, for the audit.
+    pub fn carried(&self) -> u64 {
+        self.carried
     }
 
     /// The status of the final response, once its head has been taken.
@@ -192,6 +209,7 @@ impl Downward {
         let trailing = response.status == 205 && response.framing != Framing::None;
         self.reusable = response.keep_alive && !trailing;
         self.status = Some(response.status);
+        self.first = Some(Instant::now());
         let shape = Shape {
             version,
             delivery,
@@ -220,6 +238,7 @@ impl Downward {
                     to.push(&from.filled()[..n]);
                     from.consume(n);
                     *left -= n as u64;
+                    self.carried += n as u64;
                 }
                 if *left == 0 {
                     self.stage = Stage::Done;
@@ -232,6 +251,7 @@ impl Downward {
                 } else {
                     to.push(from.filled());
                 }
+                self.carried += from.len() as u64;
                 from.consume(from.len());
             }
             Rest::Chunked(chunked) => loop {
@@ -250,6 +270,7 @@ impl Downward {
                             to.push(&from.filled()[..n]);
                         }
                         from.consume(n);
+                        self.carried += n as u64;
                     }
                     Event::End(n) => {
                         if body.in_chunks {
@@ -321,6 +342,7 @@ impl Downward {
                     }) = &mut self.stage
                     {
                         *left -= n as u64;
+                        self.carried += n as u64;
                         if *left == 0 {
                             self.stage = Stage::Done;
                         }

@@ -30,6 +30,8 @@ pub struct Exchange<'c> {
     pub upstream: &'c mut Upstream,
     pub up: Upward<'c>,
     pub down: Downward,
+    /// What cut a response short that had begun, where that was a failure of its own.
+    pub cause: Option<Failure>,
 }
 
 impl Exchange<'_> {
@@ -41,7 +43,10 @@ impl Exchange<'_> {
         self.buffers.to_upstream.wipe();
         match outcome {
             Ok(()) => Ok(clean),
-            Err(Stop::Answer(_)) if self.down.has_begun() => Err(Stop::Abort),
+            Err(Stop::Answer(failure)) if self.down.has_begun() => {
+                self.cause = Some(failure);
+                Err(Stop::Abort)
+            }
             Err(stop) => Err(stop),
         }
     }

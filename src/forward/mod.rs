@@ -3,6 +3,7 @@
 //! Whatever goes wrong, nothing is sent without the credential's rules having been applied, and a
 //! response that is cut short never looks complete.
 
+mod account;
 mod answer;
 mod buffer;
 pub mod crew;
@@ -11,6 +12,7 @@ mod down;
 mod exchange;
 mod failure;
 mod inject;
+mod linger;
 mod proxy;
 mod tls;
 mod up;
@@ -20,17 +22,19 @@ mod wait;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustix::net::{Shutdown, shutdown};
 
+use crate::audit::{Audit, Entry};
 use crate::error::{Result, say};
 use crate::http::Version;
 use crate::http::headers::HeadScanner;
 use crate::http::request::{self, Request};
 use crate::http::response::Asked;
 use crate::service::{Service, has_dot_segment};
+use account::Accounts;
 use buffer::Buffers;
 use crew::Serve;
 use down::{Downward, Terms};
@@ -42,9 +46,6 @@ use wait::{Received, Woken, wait};
 
 /// How long a request head may take from its first byte on.
 const REQUEST_HEAD: Duration = Duration::from_secs(30);
-/// How long, and how much, a client that we hang up on may still send before it reads our answer.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The deadlines of an exchange.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,7 @@ pub struct Forwarder {
     pool: Pool,
     limits: Limits,
     narrate: bool,
+    accounts: Option<Accounts>,
 }
 
 impl Forwarder {
@@ -80,7 +82,13 @@ impl Forwarder {
             pool,
             limits,
             narrate,
+            accounts: None,
         })
+    }
+
+    /// Has every request accounted for. `key` is the serial of the key as the audit knows it.
+    pub fn audit(&mut self, audit: Arc<Audit>, key: u64) {
+        self.accounts = Some(Accounts::new(audit, key));
     }
 
     /// Has the next connections to the upstream be these, in order.
@@ -91,9 +99,12 @@ impl Forwarder {
 }
 
 impl Serve for Forwarder {
-    fn serve(&self, stream: &OwnedFd) {
+    fn serve(&self, number: u64, stream: &OwnedFd) {
         let mut connection = Connection {
             forwarder: self,
+            number,
+            requests: 0,
+            entry: None,
             client: stream.as_fd(),
             buffers: Buffers::default(),
             upstream: None,
@@ -111,6 +122,10 @@ impl Serve for Forwarder {
 /// One stream and the connection to the upstream that serves it.
 struct Connection<'f> {
     forwarder: &'f Forwarder,
+    number: u64,
+    requests: u64,
+    /// The audit's account of the request that is being served.
+    entry: Option<Entry<'f>>,
     client: BorrowedFd<'f>,
     buffers: Buffers,
     upstream: Option<Upstream>,
@@ -134,11 +149,17 @@ impl Connection<'_> {
             let next = match self.read_head() {
                 Ok(Some(end)) => self.exchange(end),
                 Ok(None) => Next::Drop,
-                Err(failure) => self.refuse(&failure, Version::V11, false),
+                Err(failure) => {
+                    self.begin();
+                    self.refuse(&failure, Version::V11, false)
+                }
             };
+            if let Some(entry) = self.entry.take() {
+                entry.finish();
+            }
             match next {
                 Next::Request => {}
-                Next::HangUp => return self.hang_up(),
+                Next::HangUp => return linger::hang_up(self.client),
                 Next::Drop => return,
             }
         }
@@ -194,12 +215,14 @@ impl Connection<'_> {
         let started = Instant::now();
         let forwarder = self.forwarder;
         self.ticks = self.ticks || wait::prepare(self.client).is_ok();
-        let (terms, up) = match prepare(
-            &forwarder.service,
-            &mut self.buffers,
-            end,
-            forwarder.narrate,
-        ) {
+        self.begin();
+        let prepared = prepare(forwarder, &mut self.buffers, end, self.entry.as_mut());
+        let prepared = prepared.and_then(|(terms, up)| {
+            let fail = |text| (Failure::Audit(text), terms.version, terms.asked.head);
+            let recorded = self.entry.as_ref().map_or(Ok(()), Entry::intend);
+            recorded.map(|()| (terms, up)).map_err(fail)
+        });
+        let (terms, up) = match prepared {
             Ok(prepared) => prepared,
             Err((failure, version, head)) => {
                 self.buffers.to_upstream.wipe();
@@ -224,8 +247,12 @@ impl Connection<'_> {
             upstream,
             up,
             down: Downward::new(terms),
+            cause: None,
         };
         let outcome = exchange.run();
+        if let Some(entry) = &mut self.entry {
+            account::settled(entry, &exchange, &outcome);
+        }
         let (keep_alive, status) = (exchange.down.keep_alive(), exchange.down.status());
         if forwarder.narrate {
             let status = status.map_or("no response".into(), |status| status.to_string());
@@ -252,7 +279,12 @@ impl Connection<'_> {
             }
             Err(Stop::Upgraded) => {
                 // The peers' own endings are the only news here.
-                let _ = upgrade::relay(forwarder, self.client, upstream, &mut self.buffers);
+                let mut carried = upgrade::Carried::default();
+                let buffers = &mut self.buffers;
+                let _ = upgrade::relay(forwarder, self.client, upstream, buffers, &mut carried);
+                if let Some(entry) = &mut self.entry {
+                    (entry.measured.up, entry.measured.down) = (carried.up, carried.down);
+                }
                 self.drop_upstream();
                 Next::Drop
             }
@@ -261,6 +293,14 @@ impl Connection<'_> {
                 Next::Drop
             }
         }
+    }
+
+    /// One more request.
+    fn begin(&mut self) {
+        self.requests += 1;
+        let accounts = self.forwarder.accounts.as_ref();
+        self.entry = accounts
+            .map(|accounts| accounts.begin(&self.forwarder.service, self.number, self.requests));
     }
 
     /// A connection to the upstream: our own from the last request, an idle one, or a new one.
@@ -289,6 +329,9 @@ impl Connection<'_> {
             let (status, kind, detail) = failure.describe();
             say(&format!("{status} ({kind}): {detail}"));
         }
+        if let Some(entry) = &mut self.entry {
+            account::answered(entry, failure);
+        }
         failure.write(&mut self.buffers.to_client, version, head_only);
         let deadline = Instant::now() + self.forwarder.limits.idle.unwrap_or(REQUEST_HEAD);
         while !self.buffers.to_client.is_empty() {
@@ -302,29 +345,6 @@ impl Connection<'_> {
             }
         }
         Next::HangUp
-    }
-
-    /// Closes our direction and lets the client finish what it is sending: one that is cut off in
-    /// the middle of a write may never read the answer.
-    fn hang_up(&mut self) {
-        if shutdown(self.client, Shutdown::Write).is_err() {
-            return;
-        }
-        let deadline = Instant::now() + LINGER;
-        let mut read = 0;
-        let mut sink = [0; 4096];
-        while read < LINGER_BYTES {
-            match wait::receive(self.client, &mut sink, false) {
-                Ok(Received::Data(n)) => read += n,
-                Ok(Received::Nothing) => {
-                    match wait(self.client, PollFlags::IN, None, Some(deadline)) {
-                        Ok(Woken::Ready) => {}
-                        _ => return,
-                    }
-                }
-                Ok(Received::End) | Err(_) => return,
-            }
-        }
     }
 
     /// Gives back what an idle stream does not need.
@@ -344,15 +364,23 @@ impl Connection<'_> {
 
 /// Checks the request and writes its head, with the credential, into `to_upstream`.
 fn prepare<'s>(
-    service: &'s Service,
+    forwarder: &'s Forwarder,
     buffers: &mut Buffers,
     end: usize,
-    narrate: bool,
+    entry: Option<&mut Entry<'_>>,
 ) -> std::result::Result<(Terms, Upward<'s>), (Failure, Version, bool)> {
+    let Forwarder { service, .. } = forwarder;
     let mut slots = request::slots();
     let head = &buffers.from_client.filled()[..end];
-    let request = request::parse(head, &mut slots)
-        .map_err(|e| (Failure::Request(e), request::claimed_version(head), false))?;
+    let parsed = request::parse(head, &mut slots);
+    if let Some(entry) = entry {
+        match &parsed {
+            Ok(request) => entry.names(request.method, &service.origin.prefix, request.target),
+            Err(_) => entry.names_refused(&service.origin.prefix, head),
+        }
+    }
+    let request =
+        parsed.map_err(|e| (Failure::Request(e), request::claimed_version(head), false))?;
     let terms = Terms {
         asked: Asked {
             head: request.method == "HEAD",
@@ -369,13 +397,16 @@ fn prepare<'s>(
     let credential = service
         .credential()
         .map_err(|text| fail(Failure::Credential(text)))?;
+    if let Some(accounts) = &forwarder.accounts {
+        accounts.notice(service, &credential);
+    }
     inject::write_head(
         &mut buffers.to_upstream,
         &request,
         service,
         credential.rendered.expose(),
     );
-    if narrate {
+    if forwarder.narrate {
         let path = request.target.split('?').next().unwrap_or_default();
         say(&format!("{} {path}", request.method));
     }

@@ -7,10 +7,18 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
+use super::Forwarder;
 use super::buffer::{Buffer, Buffers};
+use super::linger::LINGER;
 use super::upstream::Upstream;
 use super::wait::{self, Received, Woken, wait};
-use super::{Forwarder, LINGER};
+
+/// Bytes of the other protocol, each way.
+#[derive(Debug, Default)]
+pub struct Carried {
+    pub up: u64,
+    pub down: u64,
+}
 
 /// Relays until both directions have ended, one of the peers breaks, or nothing moves for too long.
 pub fn relay(
@@ -18,11 +26,14 @@ pub fn relay(
     client: BorrowedFd<'_>,
     upstream: &mut Upstream,
     buffers: &mut Buffers,
+    carried: &mut Carried,
 ) -> io::Result<()> {
     // What came behind the heads is the first of the new protocol.
     let mut up = Direction::from(std::mem::take(&mut buffers.from_client));
     let mut down = Direction::from(std::mem::take(&mut buffers.to_client));
     down.buffer.push(buffers.from_upstream.filled());
+    carried.up += up.buffer.len() as u64;
+    carried.down += buffers.from_upstream.len() as u64;
     buffers.from_upstream.consume(buffers.from_upstream.len());
     // Set when the client has gone: how long its last words may take to go up.
     let mut farewell = None;
@@ -31,6 +42,7 @@ pub fn relay(
         if up.wants_more() {
             let received = wait::receive(client, up.buffer.spare(1), false)?;
             progress |= up.took(received);
+            carried.up += up.buffer.len() as u64;
         }
         while !up.buffer.is_empty() {
             match upstream.send(up.buffer.filled())? {
@@ -47,6 +59,7 @@ pub fn relay(
         if down.wants_more() {
             let received = upstream.receive(down.buffer.spare(1), false)?;
             progress |= down.took(received);
+            carried.down += down.buffer.len() as u64;
         }
         while !down.buffer.is_empty() {
             match wait::send(client, down.buffer.filled()) {

@@ -226,7 +226,6 @@ fn heads_come_down_byte_for_byte_less_what_ends_here() {
     );
 }
 
-/// What comes down for each of these answers, until the stream is quiet or closed.
 #[test]
 fn an_upstream_cannot_pass_for_us() {
     let upstream = Upstream::scripted(false, |conn| {
@@ -243,6 +242,7 @@ fn an_upstream_cannot_pass_for_us() {
     assert!(!String::from_utf8_lossy(&answer.raw).contains("Broker-Exec"));
 }
 
+/// What comes down for each of these answers, until the stream is quiet or closed.
 #[test]
 fn head_204_205_and_304_have_no_body() {
     let cases: &[(&str, &str, &str)] = &[

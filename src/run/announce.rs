@@ -1,20 +1,27 @@
-//! The templates of `--env`: what a variable of the command says about its broker.
+//! What the command is told through its environment.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::error::{Error, Result};
 
+/// Device and inode of the control socket, so that a client can tell a stale descriptor number.
+pub(super) fn identity(fd: &OwnedFd) -> Result<String> {
+    let stat = rustix::fs::fstat(fd)
+        .map_err(|e| Error::System("identify the control socket".into(), e.into()))?;
+    Ok(format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
 /// What the templates of `--env` expand to.
 pub(super) struct Placeholder {
-    pub fd: RawFd,
-    pub host: String,
+    pub(super) fd: RawFd,
+    pub(super) host: String,
 }
 
 impl Placeholder {
     /// A word in braces must be one of ours; any other brace stands for itself.
-    pub fn expand(&self, template: &OsStr) -> Result<OsString> {
+    pub(super) fn expand(&self, template: &OsStr) -> Result<OsString> {
         let mut out = Vec::new();
         let mut rest = template.as_bytes();
         while let Some(open) = rest.iter().position(|&b| b == b'{') {
