@@ -209,32 +209,25 @@ fn a_user_that_cannot_be_had_is_our_own_failure() {
         assert!(finished.stderr.contains("--user"), "{finished:?}");
         assert_eq!(finished.stdout, "");
     }
-    // Without the right to change users, there is no other way to run it.
-    let finished = if is_root() {
-        Broker::new()
-            .args(["-u", "https://api.example.com", "-k", "env:API_KEY"])
-            .args(["--user", "4242:4242", "--", "echo", "ran"])
-            .env("API_KEY", "0123456789abcdef")
-            .with(|command| {
-                let program = command.get_program().to_owned();
-                let dir = TempDir::new();
-                dir.open_to_all();
-                let copy = dir.join("broker-exec");
-                std::fs::copy(program, &copy).expect("copy the binary");
-                let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-                std::fs::set_permissions(&copy, open).expect("chmod");
-                let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-                let mut other = std::process::Command::new(&copy);
-                other.args(args).env("API_KEY", "0123456789abcdef");
-                other.uid(65534).gid(65534).current_dir("/");
-                // The copy is needed until the broker has been started.
-                std::mem::forget(dir);
-                *command = other;
-            })
-            .run()
-    } else {
-        run("4242:4242")
-    };
+    // Without the right to change users, there is no other way to run it. The binary may lie where
+    // only root gets at it.
+    let dir = TempDir::new();
+    dir.open_to_all();
+    let copy = dir.join("broker-exec");
+    std::fs::copy(binary(), &copy).expect("copy the binary");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&copy, open).expect("chmod");
+    let finished = Broker::new()
+        .with(|command| {
+            *command = std::process::Command::new(&copy);
+            if is_root() {
+                command.uid(65534).gid(65534).current_dir("/");
+            }
+        })
+        .args(["-u", "https://api.example.com", "-k", "env:API_KEY"])
+        .args(["--user", "4242:4242", "--", "echo", "ran"])
+        .env("API_KEY", "0123456789abcdef")
+        .run();
     assert_eq!(finished.status.code(), Some(125), "{finished:?}");
     assert!(
         finished.stderr.contains("--user: only root"),

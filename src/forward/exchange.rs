@@ -132,6 +132,7 @@ impl Exchange<'_> {
         match self.upstream.receive(buffer.spare(want), block) {
             Ok(Received::Data(n)) => {
                 buffer.fill(n);
+                self.up.answered();
                 self.down.take(self.buffers, self.up.is_delivered())?;
                 Ok(Read::Some)
             }

@@ -133,6 +133,11 @@ impl<'s> Upward<'s> {
         self.deaf = None;
     }
 
+    /// The upstream has begun to answer: the request will not go again, so `push` may wipe its head.
+    pub fn answered(&mut self) {
+        self.replayable = false;
+    }
+
     /// What the upstream's refusal to take more was.
     pub fn take_error(&mut self) -> Option<io::Error> {
         self.deaf.take()
@@ -183,7 +188,7 @@ impl<'s> Upward<'s> {
                 sent
             } else if !upstream.is_flushed() {
                 upstream.flush().map(usize::from)
-            } else if self.body.is_done() {
+            } else if self.body.is_done() && self.replayable {
                 break;
             } else {
                 // What has been sent is wiped: it may have been the head.
