@@ -32,13 +32,7 @@ pub fn weaknesses(service: &Service, command: &Command) -> Vec<String> {
     let user = command
         .other_user()
         .filter(|user| user.uid() != 0 && user.uid() != ours);
-    let origin = &service.origin;
-    if !origin.tls && !origin.is_loopback() {
-        found.push(
-            "the upstream is plain http: the credential crosses the network unencrypted; use https"
-                .to_owned(),
-        );
-    }
+    found.extend(in_the_clear(service));
     if let Some(file) = service.key_file() {
         found.extend(readable(service.source(), file, user));
         found.extend(inherited(service.source(), file));
@@ -57,6 +51,16 @@ pub fn weaknesses(service: &Service, command: &Command) -> Vec<String> {
         found.extend(in_ancestors(&key, user));
     }
     found
+}
+
+/// Whether the credential can be read on the network.
+#[must_use]
+pub fn in_the_clear(service: &Service) -> Option<String> {
+    let origin = &service.origin;
+    (!origin.tls && !origin.is_loopback()).then(|| {
+        "the upstream is plain http: the credential crosses the network unencrypted; use https"
+            .to_owned()
+    })
 }
 
 /// Whether the command can open the file that the key was read from.

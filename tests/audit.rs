@@ -133,7 +133,7 @@ fn towards(upstream: &Upstream, options: &[&str]) -> Audited {
 #[test]
 fn a_run_is_told_from_its_start_to_its_exit() {
     let (upstream, key, place) = api();
-    let mut audited = Audited::new(&upstream, &key, &place, &[]);
+    let mut audited = Audited::new(&upstream, &key, &place, &["-v"]);
     let broker = audited.session.pid();
     let command = audited.session.donor_pid();
     assert_eq!(audited.session.http().get("/").status, 200);
@@ -159,7 +159,7 @@ fn a_run_is_told_from_its_start_to_its_exit() {
     assert_eq!(start.text("service"), "api");
     assert_eq!(start.text("upstream"), upstream.url());
     assert!(start.text("key").starts_with("file:/"));
-    // What they are depends on the user; standard error has the same.
+    // What they are depends on the user; standard error has the same when it is asked to.
     let Json::List(warnings) = start.get("warnings") else {
         panic!("no list: {start:?}");
     };
