@@ -6,6 +6,7 @@ mod support;
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 
+use support::session::binary;
 use support::{Broker, Key, Place, TempDir, calls, skipped};
 
 fn is_root() -> bool {
