@@ -222,21 +222,7 @@ impl Broker {
         for (name, template) in &self.env {
             command = command.env(name, placeholder.expand(template)?);
         }
-        let weaknesses = closure::weaknesses(&self.service, &command);
-        if self.strict && !weaknesses.is_empty() {
-            return Err(Error::Protection(format!(
-                "--strict: nothing was started, because\n  {}",
-                weaknesses.join("\n  ")
-            )));
-        }
-        let clear = closure::in_the_clear(&self.service);
-        // A run that goes well says nothing; what the user chose by the set-up is told on request.
-        let told =
-            |weakness: &&String| self.narrate || (self.warn && Some(*weakness) == clear.as_ref());
-        for weakness in weaknesses.iter().filter(told) {
-            say(&format!("warning: {weakness}"));
-        }
-
+        let weaknesses = self.weaknesses(&command, audit.is_some())?;
         let serial = match &audit {
             Some(audit) => self.begin_audit(audit, &weaknesses)?,
             None => 0,
@@ -266,7 +252,6 @@ impl Broker {
             crew: crew.clone(),
             forwarder,
             audit: audit.clone(),
-            weaknesses,
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -283,6 +268,31 @@ impl Broker {
             }
         }
         Ok(run)
+    }
+
+    /// What would let the command have the key by itself, told and refused as was asked for. A run
+    /// that goes well says nothing, so it is looked for only when somebody wants to know: that takes
+    /// as long as all the rest of a start.
+    fn weaknesses(&self, command: &Command, audited: bool) -> Result<Vec<String>> {
+        let wanted = self.strict || self.narrate || audited;
+        let found: Vec<String> = if wanted {
+            closure::weaknesses(&self.service, command)
+        } else {
+            closure::in_the_clear(&self.service).into_iter().collect()
+        };
+        if self.strict && !found.is_empty() {
+            return Err(Error::Protection(format!(
+                "--strict: nothing was started, because\n  {}",
+                found.join("\n  ")
+            )));
+        }
+        let clear = closure::in_the_clear(&self.service);
+        let told =
+            |weakness: &&String| self.narrate || (self.warn && Some(*weakness) == clear.as_ref());
+        for weakness in found.iter().filter(told) {
+            say(&format!("warning: {weakness}"));
+        }
+        Ok(found)
     }
 
     /// Writes the first line. Returns the serial of the key that it is about.
@@ -311,16 +321,9 @@ pub struct Run {
     crew: Arc<Crew>,
     forwarder: Arc<Forwarder>,
     audit: Option<Arc<Audit>>,
-    weaknesses: Vec<String>,
 }
 
 impl Run {
-    /// What would let the command have the key by itself, one sentence each; found at the start.
-    #[must_use]
-    pub fn weaknesses(&self) -> &[String] {
-        &self.weaknesses
-    }
-
     /// The command's process id.
     #[must_use]
     pub fn id(&self) -> i32 {
