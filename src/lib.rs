@@ -9,9 +9,13 @@
 #![cfg_attr(fuzzing, allow(missing_docs, missing_debug_implementations))]
 
 #[cfg(target_os = "linux")]
+pub mod audit;
+#[cfg(target_os = "linux")]
 pub mod child;
 #[cfg(target_os = "linux")]
 pub mod cli;
+#[cfg(target_os = "linux")]
+mod closure;
 #[cfg(target_os = "linux")]
 pub mod config;
 #[cfg(target_os = "linux")]

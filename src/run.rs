@@ -26,8 +26,13 @@
 //! `Run::stop` ends a command that has not ended by itself; dropping a `Run` closes the channel and
 //! every stream and leaves the command alone.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+mod announce;
+mod invoke;
+
+pub use invoke::{capabilities, command_line};
+
+use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,16 +41,16 @@ use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
 
+use crate::audit::{Audit, Start};
 use crate::child::{self, Child, Command, Exit};
-use crate::cli::{self, Invocation, Options};
-use crate::config;
+use crate::closure;
 use crate::door::control;
 use crate::error::{Error, Result, say};
+pub use crate::forward::Scrub;
 use crate::forward::crew::{Crew, Serve};
 use crate::forward::{Forwarder, Limits};
-
-pub use crate::forward::Scrub;
-use crate::service::Service;
+use crate::service::{Reach, Service};
+use announce::{Placeholder, identity};
 
 /// How long the end of a run waits for its threads. Every wait of theirs is cut, so only a name
 /// lookup that hangs in libc could take longer; the process ends without it.
@@ -65,7 +70,10 @@ pub struct Broker {
     allow_new_privs: bool,
     env: Vec<(OsString, OsString)>,
     scrub: Scrub,
+    warn: bool,
+    strict: bool,
     narrate: bool,
+    audit: Option<Audit>,
 }
 
 impl Broker {
@@ -86,7 +94,10 @@ impl Broker {
             allow_new_privs: false,
             env: Vec::new(),
             scrub: Scrub::default(),
+            warn: false,
+            strict: false,
             narrate: false,
+            audit: None,
         }
     }
 
@@ -132,6 +143,18 @@ impl Broker {
         self
     }
 
+    /// Lets an upstream that is given by name have a private, loopback or otherwise special address.
+    #[must_use]
+    pub fn allow_private(mut self, allow: bool) -> Broker {
+        let origin = &mut self.service.origin;
+        origin.reach = if allow {
+            Reach::Anywhere
+        } else {
+            Reach::of(&origin.host)
+        };
+        self
+    }
+
     /// Lets the command gain privileges by executing set-user-ID programs.
     #[must_use]
     pub fn allow_new_privs(mut self, allow: bool) -> Broker {
@@ -146,12 +169,25 @@ impl Broker {
         self
     }
 
-    /// What is done with a credential that an upstream repeats in a response (default: it is masked).
-    ///
-    /// Unless this is `Scrub::Off`, `spawn` refuses a key of fewer than 8 bytes.
+    /// What is done with a credential that an upstream repeats (default: it is masked). Unless this
+    /// is `Scrub::Off`, `spawn` refuses a key of fewer than 8 bytes.
     #[must_use]
     pub fn scrub(mut self, scrub: Scrub) -> Broker {
         self.scrub = scrub;
+        self
+    }
+
+    /// Says on standard error what would let the command have the key by itself.
+    #[must_use]
+    pub fn warn(mut self, warn: bool) -> Broker {
+        self.warn = warn;
+        self
+    }
+
+    /// Refuses to start anything when there is something to warn of.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Broker {
+        self.strict = strict;
         self
     }
 
@@ -162,8 +198,24 @@ impl Broker {
         self
     }
 
+    /// Writes a line for each request and each event of the run.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Broker {
+        self.audit = Some(audit);
+        self
+    }
+
     /// Starts the command. Everything that can fail is prepared before.
-    pub fn spawn(self, command: Command) -> Result<Run> {
+    pub fn spawn(mut self, command: Command) -> Result<Run> {
+        let audit = self.audit.take().map(Arc::new);
+        let run = self.spawn_audited(command, audit.clone());
+        if let (Some(audit), Err(err)) = (&audit, &run) {
+            audit.fail(err);
+        }
+        run
+    }
+
+    fn spawn_audited(self, command: Command, audit: Option<Arc<Audit>>) -> Result<Run> {
         crate::sys::process::raise_nofile(3 * self.max_connections as u64 + 64);
         let (ours, theirs) =
             control::channel().map_err(Error::system("make the control socket"))?;
@@ -181,14 +233,21 @@ impl Broker {
         for (name, template) in &self.env {
             command = command.env(name, placeholder.expand(template)?);
         }
-
-        let forwarder = Forwarder::new(
+        let weaknesses = self.weaknesses(&command, audit.is_some())?;
+        let serial = match &audit {
+            Some(audit) => self.begin_audit(audit, &weaknesses)?,
+            None => 0,
+        };
+        let mut forwarder = Forwarder::new(
             self.service,
             &self.roots,
             self.limits,
             self.scrub,
             self.narrate,
         )?;
+        if let Some(audit) = &audit {
+            forwarder.audit(audit.clone(), serial);
+        }
         let forwarder = Arc::new(forwarder);
         let crew = Arc::new(Crew::new(
             self.max_connections,
@@ -199,6 +258,9 @@ impl Broker {
         // dials wait in the socket until the next lines have run.
         let child = Child::spawn(command, theirs.as_fd(), number, self.allow_new_privs)?;
         drop(theirs);
+        if let Some(audit) = &audit {
+            audit.command(child.id());
+        }
         let control = Arc::new(ours);
         let mut run = Run {
             child,
@@ -206,69 +268,64 @@ impl Broker {
             thread: None,
             crew: crew.clone(),
             forwarder,
+            audit: audit.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
             .stack_size(CONTROL_STACK);
-        match thread.spawn(move || control::serve(&control, &crew)) {
+        match thread.spawn(move || control::serve(&control, &crew, audit.as_deref())) {
             Ok(thread) => run.thread = Some(thread),
             Err(e) => {
                 // A command whose dials nobody answers must not go on.
                 let _ = run.child.signal(libc::SIGKILL);
                 let _ = run.child.wait();
+                // Our caller writes the end of it.
+                run.audit = None;
                 return Err(Error::System("start a thread".into(), e));
             }
         }
         Ok(run)
     }
-}
 
-/// Device and inode of the control socket, so that a client can tell a stale descriptor number.
-fn identity(fd: &OwnedFd) -> Result<String> {
-    let stat = rustix::fs::fstat(fd)
-        .map_err(|e| Error::System("identify the control socket".into(), e.into()))?;
-    Ok(format!("{}:{}", stat.st_dev, stat.st_ino))
-}
-
-/// What the templates of `--env` expand to.
-struct Placeholder {
-    fd: RawFd,
-    host: String,
-}
-
-impl Placeholder {
-    /// A word in braces must be one of ours; any other brace stands for itself.
-    fn expand(&self, template: &OsStr) -> Result<OsString> {
-        use std::os::unix::ffi::{OsStrExt, OsStringExt};
-        let mut out = Vec::new();
-        let mut rest = template.as_bytes();
-        while let Some(open) = rest.iter().position(|&b| b == b'{') {
-            out.extend_from_slice(&rest[..open]);
-            rest = &rest[open..];
-            let word = rest
-                .iter()
-                .position(|&b| b == b'}')
-                .map(|close| &rest[1..close]);
-            match word {
-                Some(b"fd") => out.extend_from_slice(self.fd.to_string().as_bytes()),
-                Some(b"host") => out.extend_from_slice(self.host.as_bytes()),
-                Some(b"url") => out.extend_from_slice(format!("http://{}", self.host).as_bytes()),
-                Some(word) if !word.is_empty() && word.iter().all(u8::is_ascii_lowercase) => {
-                    return Err(Error::Usage(format!(
-                        "--env: {{{}}} is not known; there are {{fd}}, {{url}} and {{host}}",
-                        String::from_utf8_lossy(word)
-                    )));
-                }
-                _ => {
-                    out.push(b'{');
-                    rest = &rest[1..];
-                    continue;
-                }
-            }
-            rest = &rest[word.map_or(1, |word| word.len() + 2)..];
+    /// What would let the command have the key by itself, told and refused as was asked for. A run
+    /// that goes well says nothing, so it is looked for only when somebody wants to know: that takes
+    /// as long as all the rest of a start.
+    fn weaknesses(&self, command: &Command, audited: bool) -> Result<Vec<String>> {
+        let wanted = self.strict || self.narrate || audited;
+        let found: Vec<String> = if wanted {
+            closure::weaknesses(&self.service, command)
+        } else {
+            closure::in_the_clear(&self.service).into_iter().collect()
+        };
+        if self.strict && !found.is_empty() {
+            return Err(Error::Protection(format!(
+                "--strict: nothing was started, because\n  {}",
+                found.join("\n  ")
+            )));
         }
-        out.extend_from_slice(rest);
-        Ok(OsString::from_vec(out))
+        let clear = closure::in_the_clear(&self.service);
+        let told =
+            |weakness: &&String| self.narrate || (self.warn && Some(*weakness) == clear.as_ref());
+        for weakness in found.iter().filter(told) {
+            say(&format!("warning: {weakness}"));
+        }
+        Ok(found)
+    }
+
+    /// Writes the first line. Returns the serial of the key that it is about.
+    fn begin_audit(&self, audit: &Audit, weaknesses: &[String]) -> Result<u64> {
+        let service = &self.service;
+        let credential = service.credential().map_err(Error::Credential)?;
+        audit.start(&Start {
+            service: &service.name,
+            upstream: &service.origin.to_string(),
+            key: &service.source().to_string(),
+            no_new_privs: !self.allow_new_privs,
+            secret_memory: credential.key.tier(),
+            scrub: self.scrub.name(),
+            warnings: weaknesses,
+        })?;
+        Ok(credential.serial)
     }
 }
 
@@ -280,6 +337,7 @@ pub struct Run {
     thread: Option<JoinHandle<()>>,
     crew: Arc<Crew>,
     forwarder: Arc<Forwarder>,
+    audit: Option<Arc<Audit>>,
 }
 
 impl Run {
@@ -298,7 +356,7 @@ impl Run {
     /// if processes that the command left behind still hold the channel.
     pub fn wait(&mut self) -> io::Result<Exit> {
         let exit = self.child.wait()?;
-        self.close();
+        self.end(exit);
         Ok(exit)
     }
 
@@ -306,7 +364,7 @@ impl Run {
     /// nothing else. `child::relay::block` is to be called before the run is started.
     pub fn wait_relaying(&mut self) -> io::Result<Exit> {
         let exit = child::relay::wait_relaying(&mut self.child)?;
-        self.close();
+        self.end(exit);
         Ok(exit)
     }
 
@@ -318,6 +376,18 @@ impl Run {
             let _ = self.signal(libc::SIGKILL);
         }
         self.wait()
+    }
+
+    /// Closes what is open, and the audit after it.
+    fn end(&mut self, exit: Exit) {
+        self.close();
+        if let Some(audit) = self.audit.take() {
+            match exit {
+                Exit::Code(status) => audit.exit(Some(status), None, None),
+                Exit::Signal(signal) => audit.exit(None, Some(signal), None),
+            }
+            audit.finish();
+        }
     }
 
     /// Closes the channel and every stream, and waits for the threads.
@@ -338,116 +408,8 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Does what a command line asks for: the exit of the command, or `None` when none was to be run.
-pub fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<Option<Exit>> {
-    let options = match cli::parse(args)? {
-        Invocation::Run(options) => options,
-        Invocation::Print(text) => return print(&text),
-        Invocation::Capabilities => return print(&capabilities()),
-    };
-    let Options { mut command, .. } = *options.clone();
-    let preset = options.service.as_deref().and_then(config::preset);
-    let upstream = options
-        .upstream
-        .as_deref()
-        .or(preset.map(|p| p.upstream))
-        .unwrap_or_default();
-    let inject = options
-        .inject
-        .as_deref()
-        .or(preset.map(|p| p.inject))
-        .unwrap_or("bearer");
-    let key = options.key.as_deref().unwrap_or_default();
-    // Signals still have their usual effect: Ctrl-C ends us while a slow source is being read.
-    let service = Service::load(preset.map_or("api", |p| p.name), upstream, key, inject)?;
-    if options.verbosity >= 0 && !service.origin.tls && !service.origin.is_loopback() {
-        say("warning: the upstream is plain http: the credential crosses the network unencrypted");
-    }
-    let mut broker = Broker::new(service)
-        .connect_timeout(options.connect_timeout)
-        .response_header_timeout(options.response_header_timeout)
-        .idle_timeout(options.idle_timeout)
-        .max_connections(options.max_connections)
-        .allow_new_privs(options.allow_new_privs)
-        .scrub(options.scrub)
-        .narrate(options.verbosity > 0);
-    broker.fd = options.fd;
-    let from_env = std::env::var_os("SSL_CERT_FILE")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from);
-    broker.roots = options.cacert.iter().cloned().chain(from_env).collect();
-    let mut child = Command::new(command.remove(0));
-    for arg in command {
-        child = child.arg(arg);
-    }
-    for name in preset.map_or(&[][..], |p| p.env_remove) {
-        child = child.env_remove(name);
-    }
-    for (name, template) in preset.map_or(&[][..], |p| p.env) {
-        broker = broker.env(name, template);
-    }
-    for (name, template) in &options.env {
-        broker = broker.env(name, template);
-    }
-    if options.verbosity > 0 {
-        say(&format!("requests go to {}", broker.service.origin));
-        say(&format!(
-            "secret memory: {}",
-            crate::credential::memory_tier()
-        ));
-    }
-    // Before there is a second thread: it would take the signals.
-    let guard = child::relay::block();
-    let exit = broker.spawn(child)?.wait_relaying();
-    // What is still pending must not end us before we end as the command did.
-    std::mem::forget(guard);
-    exit.map(Some)
-        .map_err(Error::system("wait for the command"))
-}
-
-fn print(text: &str) -> Result<Option<Exit>> {
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(Error::system("write to standard output"))?;
-    Ok(None)
-}
-
-/// What this build offers on this host, as one JSON line, so that a runner can negotiate.
-#[must_use]
-pub fn capabilities() -> String {
-    let hardened = crate::sys::process::harden().is_ok();
-    format!(
-        "{{\"name\":\"broker-exec\",\"version\":\"{}\",\"broker\":{hardened},\"protocols\":[1],\"doors\":[\"fd\"],\
-         \"protections\":{{\"dumpable\":{hardened},\"no_new_privs\":true,\"secret_memory\":\"{}\"}}}}\n",
-        env!("CARGO_PKG_VERSION"),
-        crate::credential::memory_tier(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn templates_expand_only_what_they_know() {
-        let placeholder = Placeholder {
-            fd: 3,
-            host: "x.broker.local".into(),
-        };
-        let expand = |t: &str| {
-            placeholder
-                .expand(t.as_ref())
-                .map(|s| s.into_string().unwrap())
-        };
-        assert_eq!(expand("{fd}").unwrap(), "3");
-        assert_eq!(
-            expand("a{url}/v1{host}").unwrap(),
-            "ahttp://x.broker.local/v1x.broker.local"
-        );
-        assert_eq!(expand("{\"a\":{fd}} {} { }").unwrap(), "{\"a\":3} {} { }");
-        assert!(matches!(expand("{ticket}"), Err(Error::Usage(_))));
+        if let Some(audit) = &self.audit {
+            audit.finish();
+        }
     }
 }

@@ -14,6 +14,7 @@ const FLOORS: &[&str] = &[
     "unsupported",
     "doctor",
     "run",
+    "closure",
     "cli",
     "config",
     "door",

@@ -312,6 +312,23 @@ fn a_command_that_is_root_cannot_look_into_the_broker() {
     assert!(target.finish().success());
 }
 
+#[test]
+fn a_command_of_another_user_cannot_look_into_a_broker_of_root() {
+    let test = "a_command_of_another_user_cannot_look_into_a_broker_of_root";
+    if !is_root() {
+        return skipped(test, "we are not root");
+    }
+    // What root itself gets to see, its command no longer does: the environment and the maps too.
+    let options = ["--user", "65534:65534"];
+    let mut target = Target::start(User::Same, &options, "python3 $ATTACK $PPID");
+    assert_eq!(target.lines(), all_denied());
+    assert_eq!(
+        target.attacked_from_outside(User::Unprivileged, target.broker.id()),
+        all_denied()
+    );
+    assert!(target.finish().success());
+}
+
 /// The value of a line of /proc/self/status as the command sees it.
 fn status_of_command(options: &[&str], name: &str) -> String {
     let mut target = Target::start(

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Echo;
 
 impl Serve for Echo {
-    fn serve(&self, stream: &OwnedFd) {
+    fn serve(&self, _: u64, stream: &OwnedFd) {
         let mut byte = [0];
         while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
             let _ = send(stream, &byte, SendFlags::NOSIGNAL);
@@ -41,7 +41,7 @@ static CHANNEL: LazyLock<(OwnedFd, OwnedFd)> = LazyLock::new(|| {
     let (ours, peer) = control::channel().expect("a socket pair");
     let crew = Arc::new(Crew::new(LIMIT, None, Echo));
     std::thread::spawn(move || {
-        control::serve(&ours, &crew);
+        control::serve(&ours, &crew, None);
         panic!("the channel has ended");
     });
     for timeout in [Timeout::Recv, Timeout::Send] {

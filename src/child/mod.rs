@@ -5,7 +5,7 @@
 //! no PR_SET_PDEATHSIG is set (it fires when the *thread* that started the command ends, prctl(2)),
 //! and we are no subreaper for what it leaves behind.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -25,9 +25,11 @@ pub mod relay;
 mod search;
 mod spawn;
 mod suspend;
+mod user;
 
 pub use exit::exit_like;
 pub(crate) use place::free_number;
+pub use user::User;
 
 /// The command to run. Everything that is not set here is inherited.
 pub struct Command {
@@ -36,6 +38,7 @@ pub struct Command {
     env: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
     stdio: Vec<(u8, OwnedFd)>,
+    user: Option<User>,
 }
 
 impl Command {
@@ -47,6 +50,7 @@ impl Command {
             env: std::env::vars_os().collect(),
             current_dir: None,
             stdio: Vec::new(),
+            user: None,
         }
     }
     /// Appends an argument.
@@ -82,6 +86,21 @@ impl Command {
         self.stdio.retain(|(known, _)| *known != number);
         self.stdio.push((number, fd));
         self
+    }
+    /// The user that the command runs as. Its environment stays as it is.
+    #[must_use]
+    pub fn user(mut self, user: User) -> Command {
+        self.user = Some(user);
+        self
+    }
+    /// The user that was set.
+    pub(crate) fn other_user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+    /// Its arguments, the program's name first, and its environment.
+    pub(crate) fn words(&self) -> (impl Iterator<Item = &OsStr>, &[(OsString, OsString)]) {
+        let args = std::iter::once(&self.program).chain(&self.args);
+        (args.map(OsString::as_os_str), &self.env)
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::place::clear_of;
-use super::{Command, relay, search};
+use super::{Command, User, relay, search};
 use crate::error::{Error, Result};
 use crate::sys::exec::{self, Failure, Plan, Step};
 use crate::sys::{caller, process};
@@ -22,6 +22,7 @@ pub(super) fn spawn(
 ) -> Result<i32> {
     let program = command.program.clone();
     let directory = command.current_dir.clone();
+    let user = command.user.as_ref().map(ToString::to_string);
     let plan = plan(command, control, number, allow_new_privs)?;
     exec::start(plan).map_err(|Failure { step, error }| match step {
         Step::Fork => Error::System("start the command".to_owned(), error),
@@ -37,6 +38,10 @@ pub(super) fn spawn(
             format!("change to the directory {}", directory.unwrap_or_default().display()),
             error,
         ),
+        Step::User => Error::Protection(format!(
+            "cannot run the command as {}: {error}",
+            user.unwrap_or_default()
+        )),
         Step::Execute => not_executed(program, error),
     })
 }
@@ -62,6 +67,7 @@ fn plan(
         mut env,
         current_dir,
         stdio,
+        user,
     } = command;
     let path = env.iter().find(|(name, _)| name == "PATH");
     let candidates = search::candidates(&program, path.map(|(_, value)| value.as_os_str()));
@@ -124,6 +130,7 @@ fn plan(
         mask: relay::callers_mask(),
         ignored,
         limits: process::callers_limits(),
+        user: user.map(User::into_ids),
         no_new_privs: !allow_new_privs,
     })
 }

@@ -14,7 +14,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::Target;
 use crate::config::{self, CATALOGUE};
+use crate::credential::Source;
 use crate::error::{Error, Result};
 use crate::forward::Scrub;
 use table::Id;
@@ -53,12 +55,22 @@ pub struct Options {
     pub idle_timeout: Option<Duration>,
     /// `--scrub`
     pub scrub: Scrub,
+    /// `--user`
+    pub user: Option<String>,
+    /// `--allow-private`
+    pub allow_private: bool,
     /// `--allow-new-privs`
     pub allow_new_privs: bool,
+    /// `--strict`
+    pub strict: bool,
     /// `--max-connections`
     pub max_connections: usize,
     /// `--cacert`, repeatable
     pub cacert: Vec<PathBuf>,
+    /// `--audit`
+    pub audit: Option<Target>,
+    /// `--audit-required`, never without `--audit`
+    pub audit_required: bool,
     /// -1 quiet, 0 normal, 1 verbose
     pub verbosity: i8,
     /// The command and its arguments, never empty when they come from [`parse`]
@@ -78,9 +90,14 @@ impl Default for Options {
             response_header_timeout: Duration::from_secs(60),
             idle_timeout: None,
             scrub: Scrub::default(),
+            user: None,
+            allow_private: false,
             allow_new_privs: false,
+            strict: false,
             max_connections: 256,
             cacert: Vec::new(),
+            audit: None,
+            audit_required: false,
             verbosity: 0,
             command: Vec::new(),
         }
@@ -173,12 +190,17 @@ fn apply(
                 _ => return Err(wrong("the mode is one of redact, fail, off")),
             };
         }
+        Id::User => options.user = Some(text(value)?),
+        Id::AllowPrivate => options.allow_private = true,
         Id::AllowNewPrivs => options.allow_new_privs = true,
+        Id::Strict => options.strict = true,
         Id::MaxConnections => {
             let number = value::number(&text(value)?, 1, 65536);
             options.max_connections = number.map_err(|why| wrong(&why))?;
         }
         Id::Cacert => options.cacert.push(PathBuf::from(value)),
+        Id::Audit => options.audit = Some(Target::parse(&value).map_err(wrong)?),
+        Id::AuditRequired => options.audit_required = true,
         Id::Services => return Ok(Some(Invocation::Print(services()))),
         Id::Capabilities => return Ok(Some(Invocation::Capabilities)),
         Id::Completions => {
@@ -208,6 +230,15 @@ fn complete(options: &Options) -> Result<()> {
         return Err(usage(
             "no credential: before the command, say with -k where it is, such as file:PATH",
         ));
+    }
+    if options.audit_required && options.audit.is_none() {
+        return Err(usage("--audit-required: say with --audit where it goes"));
+    }
+    // Whoever claims it second would take what the first has opened in its place.
+    if let (Some(Target::Fd(number)), Some(key)) = (&options.audit, &options.key)
+        && Source::parse(key).is_ok_and(|source| source == Source::Fd(*number))
+    {
+        return Err(usage("--audit: the key is read from this descriptor"));
     }
     Ok(())
 }

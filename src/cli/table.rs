@@ -14,9 +14,14 @@ pub(super) enum Id {
     ResponseHeaderTimeout,
     IdleTimeout,
     Scrub,
+    User,
+    AllowPrivate,
     AllowNewPrivs,
+    Strict,
     MaxConnections,
     Cacert,
+    Audit,
+    AuditRequired,
     Services,
     Capabilities,
     Completions,
@@ -156,9 +161,28 @@ pub const FLAGS: &[Flag] = &[
         ..SWITCH
     },
     Flag {
+        id: Id::User,
+        long: "user",
+        value: Some("USER[:GROUP]"),
+        help: "run the command as another user",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::AllowPrivate,
+        long: "allow-private",
+        help: "let the upstream have a private address",
+        ..SWITCH
+    },
+    Flag {
         id: Id::AllowNewPrivs,
         long: "allow-new-privs",
         help: "let the command run set-id programs",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::Strict,
+        long: "strict",
+        help: "refuse what would be warned of",
         ..SWITCH
     },
     Flag {
@@ -176,6 +200,20 @@ pub const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         repeatable: true,
         help: "trust these roots (PEM) as well",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::Audit,
+        hint: Hint::File,
+        long: "audit",
+        value: Some("FILE"),
+        help: "append a JSON line per request (or fd:N)",
+        ..SWITCH
+    },
+    Flag {
+        id: Id::AuditRequired,
+        long: "audit-required",
+        help: "send nothing that cannot be audited",
         ..SWITCH
     },
     Flag {

@@ -64,12 +64,20 @@ fn every_option_reaches_its_field() {
         "--idle-timeout",
         "1h",
         "--scrub=fail",
+        "--user",
+        "build:ci",
+        "--allow-private",
         "--allow-new-privs",
+        "--strict",
         "--max-connections",
         "65536",
         "--cacert",
         "a.pem",
         "--cacert=b.pem",
+        "--audit",
+        "log",
+        "--audit=fd:9",
+        "--audit-required",
         "-v",
         "--",
         "cmd",
@@ -87,9 +95,14 @@ fn every_option_reaches_its_field() {
         response_header_timeout: Duration::from_secs(300),
         idle_timeout: Some(Duration::from_secs(3600)),
         scrub: Scrub::Fail,
+        user: Some("build:ci".into()),
+        allow_private: true,
         allow_new_privs: true,
+        strict: true,
         max_connections: 65536,
         cacert: vec!["a.pem".into(), "b.pem".into()],
+        audit: Some(Target::Fd(9)),
+        audit_required: true,
         verbosity: 1,
         command: vec!["cmd".into(), "arg".into()],
     };
@@ -308,6 +321,29 @@ fn numbers_stay_within_their_bounds() {
     }
     assert_eq!(run_with(&["--max-connections", "1"]).max_connections, 1);
     assert_eq!(run_with(&["--fd", "3"]).fd, Some(3));
+}
+
+#[test]
+fn an_audit_goes_to_a_file_or_a_descriptor_that_is_nobody_elses() {
+    let file = run_with(&["--audit", "fd"]).audit;
+    assert_eq!(file, Some(Target::File("fd".into())));
+    for bad in [
+        "fd:",
+        "fd:x",
+        "fd:+9",
+        "fd:-1",
+        "fd:0",
+        "fd:1",
+        "fd:2",
+        "fd:99999999999",
+    ] {
+        let text = refusal_with(&["--audit", bad]);
+        assert!(text.starts_with("--audit: "), "{text}");
+    }
+    let text = refusal_with(&["--audit-required"]);
+    assert!(text.starts_with("--audit-required: say with --audit"));
+    let text = refusal_with(&["-k", "fd:9", "--audit", "fd:09"]);
+    assert!(text.starts_with("--audit: the key is read"), "{text}");
 }
 
 #[test]

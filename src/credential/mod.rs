@@ -15,7 +15,8 @@ pub use source::Source;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Loaded {
     pub key: Secret,
     /// What is written into the request in its place.
     pub rendered: Secret,
+    /// Rises with each key that is read: tells a new one from the one before.
+    pub serial: u64,
 }
 
 /// Turns a key into its rendered form, or says why it does not fit its place.
@@ -48,6 +51,8 @@ pub fn memory_tier() -> &'static str {
 /// A credential that is kept current with its source.
 pub struct Credential {
     source: Source,
+    /// The regular file that the key was read from, by the name that it had then.
+    file: Option<PathBuf>,
     render: Render,
     kept: Kept,
 }
@@ -112,6 +117,10 @@ impl Credential {
         let mut loaded: Vec<(usize, Credential)> = Vec::with_capacity(waiting.len());
         for (index, (source, render)) in waiting {
             let twin = loaded.iter().find(|(_, other)| other.source == source);
+            let file = match twin {
+                Some((_, twin)) => twin.file.clone(),
+                None => source.regular_file(),
+            };
             let kept = match twin.map(|(_, other)| &other.kept) {
                 Some(Kept::Fixed(twin)) => render_key(twin.key.expose(), &render).map(Kept::Fixed),
                 _ => Kept::read(&source, &render, &hidden, &Deadline::after(limit)),
@@ -121,6 +130,7 @@ impl Credential {
                 index,
                 Credential {
                     source,
+                    file,
                     render,
                     kept,
                 },
@@ -185,6 +195,12 @@ impl Credential {
         loaded
     }
 
+    /// The regular file that the key was read from, if there was one: where others may find it too.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The source, for messages.
     #[must_use]
     pub fn source(&self) -> &Source {
@@ -241,9 +257,14 @@ fn read_env(name: &OsStr) -> std::result::Result<Raw, String> {
 }
 
 fn render_key(key: &[u8], render: &Render) -> Outcome {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
     let rendered = render(key)?;
     let key = Secret::copy(key).map_err(read::no_memory)?;
-    Ok(Arc::new(Loaded { key, rendered }))
+    Ok(Arc::new(Loaded {
+        key,
+        rendered,
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+    }))
 }
 
 impl fmt::Debug for Credential {

@@ -65,6 +65,24 @@ impl Source {
             _ => None,
         }
     }
+
+    /// The regular file that this source stands for now, before it is read.
+    pub(super) fn regular_file(&self) -> Option<PathBuf> {
+        let path = match self {
+            Source::File(path) => path.clone(),
+            Source::Fd(number) => {
+                let link = format!("/proc/self/fd/{number}");
+                // Of a file without a name, which nobody can open by one, the link leads nowhere.
+                std::fs::metadata(&link)
+                    .ok()
+                    .filter(|file| file.is_file())?;
+                std::fs::read_link(link).ok()?
+            }
+            Source::Env(_) | Source::Exec(_) => return None,
+        };
+        let is_file = std::fs::metadata(&path).is_ok_and(|file| file.is_file());
+        is_file.then_some(path)
+    }
 }
 
 fn parse_fd(text: &OsStr) -> Result<Source> {

@@ -16,6 +16,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use crate::audit::{Audit, Refusal};
 use crate::forward::crew::Crew;
 
 /// The message that asks for a stream, and the answer that brings one.
@@ -34,18 +35,32 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Answers dials until the last holder of the other end has closed it, or ours is shut down.
-pub fn serve(control: &OwnedFd, crew: &Crew) {
+pub fn serve(control: &OwnedFd, crew: &Crew, audit: Option<&Audit>) {
+    let refuse = |why| {
+        if let Some(audit) = audit {
+            audit.refusal(why);
+        }
+        answer(control.as_fd(), REFUSED, None)
+    };
     while let Ok(Some(dialled)) = next(control.as_fd()) {
-        let stream = if dialled { crew.dial() } else { None };
-        let answered = match &stream {
-            Some(stream) => match answer(control.as_fd(), DIAL, Some(stream.as_fd())) {
+        let stream = if dialled {
+            crew.dial()
+        } else {
+            Err(Refusal::Message)
+        };
+        let recorded = stream.and_then(|(number, stream)| {
+            audit.map_or(Ok(()), |audit| audit.dial(number))?;
+            Ok(stream)
+        });
+        let answered = match recorded {
+            Ok(stream) => match answer(control.as_fd(), DIAL, Some(stream.as_fd())) {
                 // Too many descriptors in flight (unix(7), ETOOMANYREFS): a refusal still fits.
                 Err(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
-                    answer(control.as_fd(), REFUSED, None)
+                    refuse(Refusal::Resources)
                 }
                 sent => sent,
             },
-            None => answer(control.as_fd(), REFUSED, None),
+            Err(why) => refuse(why),
         };
         if answered.is_err() {
             return;
@@ -125,7 +140,7 @@ mod tests {
     struct Echo;
 
     impl Serve for Echo {
-        fn serve(&self, stream: &OwnedFd) {
+        fn serve(&self, _: u64, stream: &OwnedFd) {
             let mut byte = [0];
             while let Ok((1, _)) = recv(stream, &mut byte[..], RecvFlags::empty()) {
                 let _ = send(stream, &byte, SendFlags::NOSIGNAL);
@@ -145,7 +160,7 @@ mod tests {
             let (ours, peer) = channel().unwrap();
             let crew = Arc::new(Crew::new(limit, None, Echo));
             let served = crew.clone();
-            let thread = Some(std::thread::spawn(move || serve(&ours, &served)));
+            let thread = Some(std::thread::spawn(move || serve(&ours, &served, None)));
             Channel { peer, thread, crew }
         }
 

@@ -115,6 +115,13 @@ pub struct Buffers {
     pub from_upstream: Buffer,
 }
 
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // Whatever way the stream took to its end.
+        self.to_upstream.data.zeroize();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,16 @@
 //! What becomes of an upstream's bytes before the command gets them: heads, bodies in pieces, and what
 //! is held back of them. With `--scrub=off` all of it passes as it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroize;
 
 use super::buffer::Buffer;
 use super::failure::Failure;
 use super::scrub::{Scrubber, Stream};
+use crate::credential::Loaded;
 use crate::http::headers::Field;
+use crate::service::Place;
 
 /// What is done with a credential that comes back (`--scrub`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,7 +24,64 @@ pub enum Scrub {
     Off,
 }
 
-/// The cleaning of one response.
+impl Scrub {
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scrub::Redact => "redact",
+            Scrub::Fail => "fail",
+            Scrub::Off => "off",
+        }
+    }
+}
+
+/// Makes the cleaners of responses, of which all with one credential share a scrubber.
+#[derive(Debug)]
+pub struct Cleaners {
+    scrub: Scrub,
+    /// For the credential that was used last.
+    scrubber: Mutex<Option<Arc<Scrubber>>>,
+}
+
+impl Cleaners {
+    pub fn new(scrub: Scrub) -> Cleaners {
+        Cleaners {
+            scrub,
+            scrubber: Mutex::default(),
+        }
+    }
+
+    /// A cleaner for the response to a request with this credential.
+    ///
+    /// # Errors
+    /// A text when the credential is too short to be looked for.
+    pub fn of(&self, loaded: &Arc<Loaded>, place: &Place) -> Result<Cleaner, String> {
+        if self.scrub == Scrub::Off {
+            return Ok(Cleaner::default());
+        }
+        let kept = || self.scrubber.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = kept()
+            .as_ref()
+            .filter(|scrubber| scrubber.is_for(loaded))
+            .cloned();
+        let scrubber = match current {
+            Some(scrubber) => scrubber,
+            // Made while nobody waits for the lock; who comes at the same time makes one, too.
+            None => {
+                let made = Scrubber::new(loaded.clone(), place)?;
+                kept().insert(Arc::new(made)).clone()
+            }
+        };
+        Ok(Cleaner {
+            scrubber: Some(scrubber),
+            fail: self.scrub == Scrub::Fail,
+            ..Cleaner::default()
+        })
+    }
+}
+
+/// The cleaning of one response. The default lets everything pass.
 #[derive(Debug, Default)]
 pub struct Cleaner {
     scrubber: Option<Arc<Scrubber>>,
@@ -37,15 +96,6 @@ pub struct Cleaner {
 }
 
 impl Cleaner {
-    /// Without a scrubber, everything passes.
-    pub fn new(scrubber: Option<Arc<Scrubber>>, fail: bool) -> Cleaner {
-        Cleaner {
-            scrubber,
-            fail,
-            ..Cleaner::default()
-        }
-    }
-
     /// Whether responses are searched.
     pub fn is_on(&self) -> bool {
         self.scrubber.is_some()

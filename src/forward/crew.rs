@@ -12,6 +12,7 @@ use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use super::wait::{Woken, wait};
+use crate::audit::Refusal;
 
 /// The stack of a serving thread. Only touched pages cost memory; the deepest known use, a TLS
 /// handshake in an unoptimised build, stays below half of it.
@@ -23,16 +24,16 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// What is done with the streams.
 pub trait Serve: Send + Sync + 'static {
-    /// Serves one stream to its end.
-    fn serve(&self, stream: &OwnedFd);
+    /// Serves one stream, which has this number, to its end.
+    fn serve(&self, number: u64, stream: &OwnedFd);
 
     /// The last thread has left: nobody dials just now.
     fn rest(&self) {}
 }
 
 impl<S: Serve> Serve for Arc<S> {
-    fn serve(&self, stream: &OwnedFd) {
-        S::serve(self, stream);
+    fn serve(&self, number: u64, stream: &OwnedFd) {
+        S::serve(self, number, stream);
     }
 
     fn rest(&self) {
@@ -67,6 +68,8 @@ struct State {
     threads: usize,
     /// Streams that are dialled and not ended.
     live: usize,
+    /// Streams that were ever dialled.
+    dialled: u64,
     closing: bool,
 }
 
@@ -75,6 +78,8 @@ struct Seat {
     stream: Arc<OwnedFd>,
     /// When the other end was given away, if it was.
     dialled: Option<Instant>,
+    /// Which dial that was, from 1 up.
+    number: u64,
 }
 
 impl std::fmt::Debug for Crew {
@@ -97,26 +102,31 @@ impl Crew {
         }
     }
 
-    /// The peer's end of a stream that is served already; `None` when the limit is reached, or no
-    /// descriptor or thread can be had. Dropping it ends the stream.
-    pub fn dial(&self) -> Option<OwnedFd> {
+    /// The peer's end of a stream that is served already, and its number; refused when the limit is
+    /// reached, or no descriptor or thread can be had. Dropping it ends the stream.
+    pub fn dial(&self) -> Result<(u64, OwnedFd), Refusal> {
         let mut state = self.shared.state();
         if state.closing || state.live >= self.shared.limit {
-            return None;
+            return Err(Refusal::Limit);
         }
+        let number = state.dialled + 1;
         if let Some((seat, theirs)) = state.waiting.pop() {
             state.live += 1;
+            state.dialled = number;
             if let Some(seat) = &mut state.seats[seat] {
                 seat.dialled = Some(Instant::now());
+                seat.number = number;
             }
-            return Some(theirs);
+            return Ok((number, theirs));
         }
-        let (ours, theirs) = pair()?;
+        let (ours, theirs) = pair().ok_or(Refusal::Resources)?;
         let seat = state.sit(Seat {
             stream: ours,
             dialled: Some(Instant::now()),
+            number,
         });
         state.live += 1;
+        state.dialled = number;
         state.threads += 1;
         drop(state);
         let shared = self.shared.clone();
@@ -125,9 +135,9 @@ impl Crew {
             .stack_size(STACK);
         if builder.spawn(move || shared.work(seat)).is_err() {
             self.shared.leave(seat);
-            return None;
+            return Err(Refusal::Resources);
         }
-        Some(theirs)
+        Ok((number, theirs))
     }
 
     /// Cuts every stream and waits for the threads, at most this long; true when all have gone.
@@ -162,7 +172,7 @@ impl Shared {
         let mut stream = self.stream(seat);
         while let Some(current) = stream {
             match self.await_first_byte(seat, &current) {
-                First::Byte => self.service.serve(&current),
+                First::Byte => self.service.serve(self.number(seat), &current),
                 First::Never => {}
                 First::NoDial => break,
             }
@@ -175,6 +185,11 @@ impl Shared {
         self.state().seats[seat]
             .as_ref()
             .map(|seat| seat.stream.clone())
+    }
+
+    fn number(&self, seat: usize) -> u64 {
+        let state = self.state();
+        state.seats[seat].as_ref().map_or(0, |seat| seat.number)
     }
 
     fn await_first_byte(&self, seat: usize, stream: &OwnedFd) -> First {
@@ -226,6 +241,7 @@ impl Shared {
         state.seats[seat] = Some(Seat {
             stream: ours.clone(),
             dialled: None,
+            number: 0,
         });
         state.waiting.push((seat, theirs));
         Some(ours)

@@ -24,6 +24,7 @@ use ureq::unversioned::transport::{
 };
 
 use super::wait::{self, Received, Woken, wait};
+use crate::service::{Origin, Reach};
 
 /// How long a name's addresses are used without asking again.
 const NAME_CACHE: Duration = Duration::from_secs(10);
@@ -35,6 +36,8 @@ const ADDRESSES: usize = 16;
 pub enum DialError {
     /// The name has no address.
     Name(String),
+    /// Every address of the name is one that it must not have: one of them, and its kind.
+    Prohibited(IpAddr, &'static str),
     /// No address accepted the connection; the last error.
     Connect(io::Error),
     /// The deadline passed first.
@@ -59,6 +62,7 @@ pub struct Dialer {
     uri: Uri,
     host: String,
     port: u16,
+    reach: Reach,
     config: Option<Config>,
     cache: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
 }
@@ -71,13 +75,14 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// A dialer for this host; `proxy` is the one from the environment that applies to it.
-    pub fn new(uri: Uri, host: &str, port: u16, proxy: Option<Proxy>) -> Dialer {
+    /// A dialer for this origin; `proxy` is the one from the environment that applies to it.
+    pub fn new(uri: Uri, origin: &Origin, proxy: Option<Proxy>) -> Dialer {
         let config = proxy.map(|proxy| Config::builder().proxy(Some(proxy)).user_agent("").build());
         Dialer {
             uri,
-            host: host.to_string(),
-            port,
+            host: origin.host.clone(),
+            port: origin.port,
+            reach: origin.reach,
             config,
             cache: Mutex::new(None),
         }
@@ -87,7 +92,7 @@ impl Dialer {
     pub fn dial(&self, patience: Patience<'_>) -> Result<OwnedFd, DialError> {
         let Some(config) = &self.config else {
             let addresses = self.addresses(patience)?;
-            return connect_any(&addresses, patience);
+            return connect_any(&addresses, self.reach, patience);
         };
         self.tunnel(config, patience)
     }
@@ -212,9 +217,20 @@ fn resolve(host: &str, port: u16, patience: Patience<'_>) -> Result<Vec<SocketAd
 }
 
 /// Tries the addresses in turn. Each but the last gets half of the time that is left.
-fn connect_any(addresses: &[SocketAddr], patience: Patience<'_>) -> Result<OwnedFd, DialError> {
-    let mut last = DialError::Late;
+///
+/// Whether an address may be dialled is asked here, about the very one that connect(2) gets next: a
+/// check of an earlier answer would say nothing about a later one.
+fn connect_any(
+    addresses: &[SocketAddr],
+    reach: Reach,
+    patience: Patience<'_>,
+) -> Result<OwnedFd, DialError> {
+    let mut last = None;
     for (i, address) in addresses.iter().enumerate() {
+        if let Some(kind) = reach.refuses(address.ip()) {
+            last.get_or_insert(DialError::Prohibited(address.ip(), kind));
+            continue;
+        }
         let left = patience.deadline.saturating_duration_since(Instant::now());
         let share = if i + 1 == addresses.len() {
             left
@@ -229,11 +245,11 @@ fn connect_any(addresses: &[SocketAddr], patience: Patience<'_>) -> Result<Owned
             },
         ) {
             Err(DialError::Gone) => return Err(DialError::Gone),
-            Err(e) => last = e,
+            Err(e) => last = Some(e),
             done => return done,
         }
     }
-    Err(last)
+    Err(last.unwrap_or(DialError::Late))
 }
 
 fn connect(address: &SocketAddr, patience: Patience<'_>) -> Result<OwnedFd, DialError> {
@@ -301,7 +317,9 @@ impl Shared {
         details: &ConnectionDetails<'_>,
     ) -> Result<Box<dyn Transport>, ureq::Error> {
         let addresses: Vec<SocketAddr> = details.addrs.iter().copied().collect();
-        let socket = connect_any(&addresses, self.patience()).map_err(|e| self.fail(e))?;
+        // The proxy is where the user's own setting says.
+        let socket =
+            connect_any(&addresses, Reach::Anywhere, self.patience()).map_err(|e| self.fail(e))?;
         let socket = Arc::new(socket);
         *self.socket.lock().unwrap_or_else(|e| e.into_inner()) = Some(socket.clone());
         let buffers = LazyBuffers::new(4096, 4096);

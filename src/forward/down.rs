@@ -1,6 +1,7 @@
 //! The response on its way down: checked head, body in a framing in which an early end shows.
 
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use super::answer::{Delivery, STATUS, Shape, write_head};
 use super::buffer::{Buffer, Buffers, LARGE, SMALL};
@@ -38,6 +39,10 @@ pub struct Downward {
     begun: bool,
     keep_alive: bool,
     reusable: bool,
+    /// When the final head was there.
+    first: Option<Instant>,
+    /// Bytes of the body that were taken from the upstream, without any framing.
+    carried: u64,
 }
 
 /// How far the response has come.
@@ -91,6 +96,8 @@ impl Downward {
             begun: false,
             keep_alive: false,
             reusable: false,
+            first: None,
+            carried: 0,
         }
     }
 
@@ -102,6 +109,16 @@ impl Downward {
     /// The cleaning of what follows an upgrade.
     pub fn take_cleaner(&mut self) -> Cleaner {
         std::mem::take(&mut self.clean)
+    }
+
+    /// When the final head was there, for the audit.
+    pub fn first(&self) -> Option<Instant> {
+        self.first
+    }
+
+    /// How much of the body has gone down, for the audit.
+    pub fn carried(&self) -> u64 {
+        self.carried
     }
 
     /// The status of the final response, once its head has been taken.
@@ -212,6 +229,7 @@ impl Downward {
         let trailing = response.status == 205 && response.framing != Framing::None;
         self.reusable = response.keep_alive && !trailing;
         self.status = Some(response.status);
+        self.first = Some(Instant::now());
         let shape = Shape {
             version,
             delivery,
@@ -245,6 +263,7 @@ impl Downward {
                     from.consume(n);
                     clean.went(n);
                     *left -= n as u64;
+                    self.carried += n as u64;
                 }
                 if *left == 0 {
                     self.stage = Stage::Done;
@@ -253,6 +272,7 @@ impl Downward {
             Rest::Close if from.is_empty() => {}
             Rest::Close => {
                 clean.pass(from.filled_mut(), false, |data| put(to, in_chunks, data))?;
+                self.carried += from.len() as u64;
                 from.consume(from.len());
             }
             Rest::Chunked(chunked) => loop {
@@ -268,6 +288,7 @@ impl Downward {
                         let data = &mut from.filled_mut()[..n];
                         clean.pass(data, false, |data| put(to, in_chunks, data))?;
                         from.consume(n);
+                        self.carried += n as u64;
                     }
                     Event::End(n) => {
                         clean.pass(&mut [], true, |data| put(to, in_chunks, data))?;
@@ -360,6 +381,7 @@ impl Downward {
                     }) = &mut self.stage
                     {
                         *left -= n as u64;
+                        self.carried += n as u64;
                         if *left == 0 {
                             self.stage = Stage::Done;
                         }

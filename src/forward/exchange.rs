@@ -30,6 +30,8 @@ pub struct Exchange<'c> {
     pub upstream: &'c mut Upstream,
     pub up: Upward<'c>,
     pub down: Downward,
+    /// What cut a response short that had begun, where that was a failure of its own.
+    pub cause: Option<Failure>,
 }
 
 impl Exchange<'_> {
@@ -41,7 +43,10 @@ impl Exchange<'_> {
         self.buffers.to_upstream.wipe();
         match outcome {
             Ok(()) => Ok(clean),
-            Err(Stop::Answer(_)) if self.down.has_begun() => Err(Stop::Abort),
+            Err(Stop::Answer(failure)) if self.down.has_begun() => {
+                self.cause = Some(failure);
+                Err(Stop::Abort)
+            }
             Err(stop) => Err(stop),
         }
     }
@@ -127,6 +132,7 @@ impl Exchange<'_> {
         match self.upstream.receive(buffer.spare(want), block) {
             Ok(Received::Data(n)) => {
                 buffer.fill(n);
+                self.up.answered();
                 self.down.take(self.buffers, self.up.is_delivered())?;
                 Ok(Read::Some)
             }
@@ -204,4 +210,19 @@ pub fn connect(pool: &Pool, client: BorrowedFd<'_>) -> Result<Upstream, Stop> {
         ConnectError::Dial(DialError::Gone) | ConnectError::Tls(TlsError::Gone) => Stop::Gone,
         e => Failure::Connect(e).into(),
     })
+}
+
+/// The end of an exchange, for `--verbose`.
+pub struct Outcome<'a>(pub &'a Result<bool, Stop>);
+
+impl std::fmt::Display for Outcome<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Ok(_) => "done",
+            Err(Stop::Answer(_)) => "answered by us",
+            Err(Stop::Abort) => "cut short",
+            Err(Stop::Gone) => "the client has gone",
+            Err(Stop::Upgraded) => "upgraded",
+        })
+    }
 }

@@ -5,6 +5,7 @@ use super::buffer::Buffer;
 use super::dial::DialError;
 use super::tls::TlsError;
 use super::upstream::ConnectError;
+use crate::audit::json::push_string;
 use crate::http::Version;
 use crate::http::body::BodyError;
 use crate::http::request::RequestError;
@@ -44,6 +45,8 @@ pub enum Failure {
     DotSegment,
     /// No credential; the text names the source.
     Credential(String),
+    /// The audit is required and cannot be written; the text says why.
+    Audit(String),
     /// No connection to the upstream.
     Connect(ConnectError),
     /// The upstream closed the connection or reset it before it answered.
@@ -100,6 +103,13 @@ impl Failure {
                 503,
                 "proxy_configuration_error",
                 format!("no credential, so nothing was sent: {text}"),
+            ),
+            Failure::Audit(text) => (
+                503,
+                "proxy_internal_error",
+                format!(
+                    "the audit cannot be written, so because of --audit-required nothing was sent: {text}"
+                ),
             ),
             Failure::Connect(e) => describe_connect(e),
             Failure::Terminated(text) => (
@@ -167,14 +177,29 @@ impl Failure {
         }
     }
 
+    /// Whether the request was not to be sent, as against one that came to nothing.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Failure::Request(_)
+                | Failure::Body(_)
+                | Failure::RequestTimeout
+                | Failure::RequestIncomplete
+                | Failure::DotSegment
+                | Failure::Credential(_)
+                | Failure::Audit(_)
+        )
+    }
+
     /// Appends the whole answer, after which the stream is closed.
     pub fn write(&self, out: &mut Buffer, version: Version, head_only: bool) {
         let (status, kind, detail) = self.describe();
         let title = title(status);
-        let body = format!(
-            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":{}}}\n",
-            json_string(&detail)
+        let mut body = format!(
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":"
         );
+        push_string(&mut body, &detail);
+        body.push_str("}\n");
         let version = if version == Version::V10 {
             "1.0"
         } else {
@@ -204,6 +229,14 @@ fn describe_connect(error: &ConnectError) -> (u16, &'static str, String) {
             502,
             "dns_error",
             format!("the upstream's name cannot be resolved (by libc's own resolver): {text}"),
+        ),
+        ConnectError::Dial(DialError::Prohibited(address, kind)) => (
+            502,
+            "destination_ip_prohibited",
+            format!(
+                "the upstream's name stands for {address}, {kind}, so nothing was sent there \
+                 (--allow-private lifts this)"
+            ),
         ),
         ConnectError::Dial(DialError::Connect(e)) => {
             let kind = match e.kind() {
@@ -255,18 +288,4 @@ fn title(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         _ => "Bad Gateway",
     }
-}
-
-fn json_string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }

@@ -3,6 +3,7 @@
 //! Whatever goes wrong, nothing is sent without the credential's rules having been applied, and a
 //! response that is cut short never looks complete.
 
+mod account;
 mod answer;
 mod buffer;
 mod clean;
@@ -13,6 +14,7 @@ mod exchange;
 mod failure;
 mod frames;
 mod inject;
+mod linger;
 mod proxy;
 mod scrub;
 mod tls;
@@ -23,12 +25,12 @@ mod wait;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustix::net::{Shutdown, shutdown};
 
+use crate::audit::{Audit, Entry};
 use crate::credential::Loaded;
 use crate::error::{Error, Result, say};
 use crate::http::Version;
@@ -36,23 +38,20 @@ use crate::http::headers::HeadScanner;
 use crate::http::request::{self, Request};
 use crate::http::response::Asked;
 use crate::service::{Service, has_dot_segment};
+use account::Accounts;
 use buffer::Buffers;
-use clean::Cleaner;
 pub use clean::Scrub;
+use clean::{Cleaner, Cleaners};
 use crew::Serve;
 use down::{Downward, Terms};
-use exchange::{Exchange, connect};
+use exchange::{Exchange, Outcome, connect};
 use failure::{Failure, Stop};
-use scrub::Scrubber;
 use up::Upward;
 use upstream::{Pool, Upstream};
 use wait::{Received, Woken, wait};
 
 /// How long a request head may take from its first byte on.
 const REQUEST_HEAD: Duration = Duration::from_secs(30);
-/// How long, and how much, a client that we hang up on may still send before it reads our answer.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The deadlines of an exchange.
 #[derive(Debug, Clone, Copy)]
@@ -71,10 +70,9 @@ pub struct Forwarder {
     service: Service,
     pool: Pool,
     limits: Limits,
-    scrub: Scrub,
-    /// For the credential that was used last.
-    scrubber: Mutex<Option<Arc<Scrubber>>>,
+    cleaners: Cleaners,
     narrate: bool,
+    accounts: Option<Accounts>,
 }
 
 impl Forwarder {
@@ -91,41 +89,26 @@ impl Forwarder {
             service,
             pool,
             limits,
-            scrub,
-            scrubber: Mutex::default(),
+            cleaners: Cleaners::new(scrub),
             narrate,
+            accounts: None,
         };
         // A key that cannot be looked for is refused before the command starts.
-        let source = forwarder.service.source();
-        forwarder
-            .service
-            .credential()
-            .and_then(|loaded| {
-                forwarder
-                    .cleaner(&loaded)
-                    .map_err(|e| format!("{source}: {e}"))
-            })
-            .map_err(Error::Credential)?;
+        forwarder.credential().map_err(Error::Credential)?;
         Ok(forwarder)
     }
 
-    /// What cleans the response to a request with this credential.
-    fn cleaner(&self, loaded: &Arc<Loaded>) -> std::result::Result<Cleaner, String> {
-        if self.scrub == Scrub::Off {
-            return Ok(Cleaner::default());
-        }
-        let fail = self.scrub == Scrub::Fail;
-        let kept = || self.scrubber.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = kept().clone().filter(|scrubber| scrubber.is_for(loaded));
-        let scrubber = match current {
-            Some(scrubber) => scrubber,
-            // Made while nobody waits for the lock; who comes at the same time makes his own.
-            None => {
-                let made = Scrubber::new(loaded.clone(), &self.service.place)?;
-                kept().insert(Arc::new(made)).clone()
-            }
-        };
-        Ok(Cleaner::new(Some(scrubber), fail))
+    /// The credential as it is now, and what cleans the response to a request that carries it.
+    fn credential(&self) -> std::result::Result<(Arc<Loaded>, Cleaner), String> {
+        let loaded = self.service.credential()?;
+        let cleaner = self.cleaners.of(&loaded, &self.service.place);
+        let cleaner = cleaner.map_err(|e| format!("{}: {e}", self.service.source()))?;
+        Ok((loaded, cleaner))
+    }
+
+    /// Has every request accounted for. `key` is the serial of the key as the audit knows it.
+    pub fn audit(&mut self, audit: Arc<Audit>, key: u64) {
+        self.accounts = Some(Accounts::new(audit, key));
     }
 
     /// Has the next connections to the upstream be these, in order.
@@ -136,9 +119,12 @@ impl Forwarder {
 }
 
 impl Serve for Forwarder {
-    fn serve(&self, stream: &OwnedFd) {
+    fn serve(&self, number: u64, stream: &OwnedFd) {
         let mut connection = Connection {
             forwarder: self,
+            number,
+            requests: 0,
+            entry: None,
             client: stream.as_fd(),
             buffers: Buffers::default(),
             upstream: None,
@@ -156,6 +142,10 @@ impl Serve for Forwarder {
 /// One stream and the connection to the upstream that serves it.
 struct Connection<'f> {
     forwarder: &'f Forwarder,
+    number: u64,
+    requests: u64,
+    /// The audit's account of the request that is being served.
+    entry: Option<Entry<'f>>,
     client: BorrowedFd<'f>,
     buffers: Buffers,
     upstream: Option<Upstream>,
@@ -179,11 +169,17 @@ impl Connection<'_> {
             let next = match self.read_head() {
                 Ok(Some(end)) => self.exchange(end),
                 Ok(None) => Next::Drop,
-                Err(failure) => self.refuse(&failure, Version::V11, false),
+                Err(failure) => {
+                    self.begin();
+                    self.refuse(&failure, Version::V11, false)
+                }
             };
+            if let Some(entry) = self.entry.take() {
+                entry.finish();
+            }
             match next {
                 Next::Request => {}
-                Next::HangUp => return self.hang_up(),
+                Next::HangUp => return linger::hang_up(self.client),
                 Next::Drop => return,
             }
         }
@@ -239,7 +235,14 @@ impl Connection<'_> {
         let started = Instant::now();
         let forwarder = self.forwarder;
         self.ticks = self.ticks || wait::prepare(self.client).is_ok();
-        let (terms, clean, up) = match prepare(forwarder, &mut self.buffers, end) {
+        self.begin();
+        let prepared = prepare(forwarder, &mut self.buffers, end, self.entry.as_mut());
+        let prepared = prepared.and_then(|(terms, cleaner, up)| {
+            let fail = |text| (Failure::Audit(text), terms.version, terms.asked.head);
+            let recorded = self.entry.as_ref().map_or(Ok(()), Entry::intend);
+            recorded.map(|()| (terms, cleaner, up)).map_err(fail)
+        });
+        let (terms, cleaner, up) = match prepared {
             Ok(prepared) => prepared,
             Err((failure, version, head)) => {
                 self.buffers.to_upstream.wipe();
@@ -263,20 +266,27 @@ impl Connection<'_> {
             buffers: &mut self.buffers,
             upstream,
             up,
-            down: Downward::new(terms, clean),
+            down: Downward::new(terms, cleaner),
+            cause: None,
         };
         let outcome = exchange.run();
+        if let Some(entry) = &mut self.entry {
+            account::settled(entry, &exchange, &outcome);
+        }
         let (keep_alive, status) = (exchange.down.keep_alive(), exchange.down.status());
         if forwarder.narrate {
             let status = status.map_or("no response".into(), |status| status.to_string());
             let elapsed = started.elapsed().as_millis();
-            say(&format!("{status} in {elapsed} ms: {}", Outcome(&outcome)));
-            let found = exchange.down.found();
-            if found > 0 {
-                say(&format!("the response held the credential, {found} times"));
-            }
+            let found = match exchange.down.found() {
+                0 => String::new(),
+                n => format!(", the credential in it {n} times"),
+            };
+            say(&format!(
+                "{status} in {elapsed} ms: {}{found}",
+                Outcome(&outcome)
+            ));
         }
-        let mut clean = exchange.down.take_cleaner();
+        let mut cleaner = exchange.down.take_cleaner();
         match outcome {
             Ok(clean) => {
                 if clean {
@@ -297,13 +307,14 @@ impl Connection<'_> {
             }
             Err(Stop::Upgraded) => {
                 // The peers' own endings are the only news here.
-                let _ = upgrade::relay(
-                    forwarder,
-                    self.client,
-                    upstream,
-                    &mut self.buffers,
-                    &mut clean,
-                );
+                let mut carried = upgrade::Carried::default();
+                let buffers = &mut self.buffers;
+                let peers = (self.client, upstream);
+                let _ = upgrade::relay(forwarder, peers, buffers, &mut cleaner, &mut carried);
+                if let Some(entry) = &mut self.entry {
+                    entry.measured.scrubbed = cleaner.found();
+                    (entry.measured.up, entry.measured.down) = (carried.up, carried.down);
+                }
                 self.drop_upstream();
                 Next::Drop
             }
@@ -312,6 +323,14 @@ impl Connection<'_> {
                 Next::Drop
             }
         }
+    }
+
+    /// One more request.
+    fn begin(&mut self) {
+        self.requests += 1;
+        let accounts = self.forwarder.accounts.as_ref();
+        self.entry = accounts
+            .map(|accounts| accounts.begin(&self.forwarder.service, self.number, self.requests));
     }
 
     /// A connection to the upstream: our own from the last request, an idle one, or a new one.
@@ -340,6 +359,9 @@ impl Connection<'_> {
             let (status, kind, detail) = failure.describe();
             say(&format!("{status} ({kind}): {detail}"));
         }
+        if let Some(entry) = &mut self.entry {
+            account::answered(entry, failure);
+        }
         failure.write(&mut self.buffers.to_client, version, head_only);
         let deadline = Instant::now() + self.forwarder.limits.idle.unwrap_or(REQUEST_HEAD);
         while !self.buffers.to_client.is_empty() {
@@ -353,29 +375,6 @@ impl Connection<'_> {
             }
         }
         Next::HangUp
-    }
-
-    /// Closes our direction and lets the client finish what it is sending: one that is cut off in
-    /// the middle of a write may never read the answer.
-    fn hang_up(&mut self) {
-        if shutdown(self.client, Shutdown::Write).is_err() {
-            return;
-        }
-        let deadline = Instant::now() + LINGER;
-        let mut read = 0;
-        let mut sink = [0; 4096];
-        while read < LINGER_BYTES {
-            match wait::receive(self.client, &mut sink, false) {
-                Ok(Received::Data(n)) => read += n,
-                Ok(Received::Nothing) => {
-                    match wait(self.client, PollFlags::IN, None, Some(deadline)) {
-                        Ok(Woken::Ready) => {}
-                        _ => return,
-                    }
-                }
-                Ok(Received::End) | Err(_) => return,
-            }
-        }
     }
 
     /// Gives back what an idle stream does not need.
@@ -398,12 +397,20 @@ fn prepare<'s>(
     forwarder: &'s Forwarder,
     buffers: &mut Buffers,
     end: usize,
+    entry: Option<&mut Entry<'_>>,
 ) -> std::result::Result<(Terms, Cleaner, Upward<'s>), (Failure, Version, bool)> {
-    let service = &forwarder.service;
+    let Forwarder { service, .. } = forwarder;
     let mut slots = request::slots();
     let head = &buffers.from_client.filled()[..end];
-    let request = request::parse(head, &mut slots)
-        .map_err(|e| (Failure::Request(e), request::claimed_version(head), false))?;
+    let parsed = request::parse(head, &mut slots);
+    if let Some(entry) = entry {
+        match &parsed {
+            Ok(request) => entry.names(request.method, &service.origin.prefix, request.target),
+            Err(_) => entry.names_refused(&service.origin.prefix, head),
+        }
+    }
+    let request =
+        parsed.map_err(|e| (Failure::Request(e), request::claimed_version(head), false))?;
     let terms = Terms {
         asked: Asked {
             head: request.method == "HEAD",
@@ -417,18 +424,18 @@ fn prepare<'s>(
     if !service.origin.prefix.is_empty() && escapes_prefix(&request) {
         return Err(fail(Failure::DotSegment));
     }
-    let credential = service
+    let (credential, cleaner) = forwarder
         .credential()
         .map_err(|text| fail(Failure::Credential(text)))?;
-    let clean = forwarder
-        .cleaner(&credential)
-        .map_err(|text| fail(Failure::Credential(format!("{}: {text}", service.source()))))?;
+    if let Some(accounts) = &forwarder.accounts {
+        accounts.notice(service, &credential);
+    }
     inject::write_head(
         &mut buffers.to_upstream,
         &request,
         service,
         credential.rendered.expose(),
-        clean.is_on(),
+        cleaner.is_on(),
     );
     if forwarder.narrate {
         let path = request.target.split('?').next().unwrap_or_default();
@@ -441,26 +448,11 @@ fn prepare<'s>(
     let framing = request.framing;
     buffers.from_client.consume(end);
     let up = Upward::new(&service.place, framing, idempotent, buffers).map_err(fail)?;
-    Ok((terms, clean, up))
+    Ok((terms, cleaner, up))
 }
 
 /// Whether a path could lead out of the upstream's prefix; `*` is no path of the prefix at all.
 fn escapes_prefix(request: &Request<'_, '_>) -> bool {
     let path = request.target.split('?').next().unwrap_or_default();
     request.target == "*" || has_dot_segment(path)
-}
-
-/// The end of an exchange, for `--verbose`.
-struct Outcome<'a>(&'a std::result::Result<bool, Stop>);
-
-impl std::fmt::Display for Outcome<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.0 {
-            Ok(_) => "done",
-            Err(Stop::Answer(_)) => "answered by us",
-            Err(Stop::Abort) => "cut short",
-            Err(Stop::Gone) => "the client has gone",
-            Err(Stop::Upgraded) => "upgraded",
-        })
-    }
 }

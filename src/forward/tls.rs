@@ -15,10 +15,14 @@ use super::dial::Patience;
 use super::wait::{self, Received, Woken, wait};
 use crate::error::{Error, Result};
 
-/// What one read takes from the socket: several records, so that a large body costs few calls.
-const CIPHERTEXT: usize = 64 * 1024;
-/// What one read takes while messages are small.
-const SMALL_CIPHERTEXT: usize = 8 * 1024;
+/// The most that one read takes from the socket: several records, so that a large body costs few
+/// calls.
+const CIPHERTEXT: usize = 128 * 1024;
+/// What one read takes during a handshake.
+const HANDSHAKE: usize = 8 * 1024;
+/// What a record adds to its plaintext, with room to spare (RFC 8446 section 5.2): a read that is
+/// asked for as much as a record holds gets the record.
+const OVERHEAD: usize = 512;
 /// Plaintext that may wait to be encrypted and sent.
 const OUTGOING: usize = 64 * 1024;
 
@@ -106,7 +110,7 @@ impl Tls {
         while tls.session.is_handshaking() {
             let sent = tls.flush(socket).map_err(TlsError::Transport)?;
             let received = if tls.session.wants_read() {
-                tls.receive(socket, false, SMALL_CIPHERTEXT)
+                tls.receive(socket, false, HANDSHAKE)
                     .map_err(TlsError::from)?
             } else {
                 Received::Nothing
@@ -171,23 +175,30 @@ impl Tls {
         buf: &mut [u8],
         block: bool,
     ) -> io::Result<Received> {
+        let mut filled = 0;
         loop {
-            match self.session.reader().read(buf) {
-                Ok(0) => return Ok(Received::End),
-                Ok(n) => return Ok(Received::Data(n)),
+            match self.session.reader().read(&mut buf[filled..]) {
+                Ok(0) if filled == 0 => return Ok(Received::End),
+                Ok(0) => return Ok(Received::Data(filled)),
+                Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
+                Err(e) if filled == 0 => return Err(e),
+                // It is there again at the next read.
+                Err(_) => return Ok(Received::Data(filled)),
             }
-            let want = if buf.len() > SMALL_CIPHERTEXT * 2 {
-                CIPHERTEXT
-            } else {
-                SMALL_CIPHERTEXT
-            };
-            match self.receive(socket, block, want)? {
-                Received::Data(_) => {}
-                Received::Nothing => return Ok(Received::Nothing),
+            // Whole records that have arrived are worth decrypting before anything is passed on;
+            // more is not waited for.
+            if filled == buf.len() || (filled > 0 && self.start == self.end) {
+                return Ok(Received::Data(filled));
+            }
+            let want = (buf.len() + OVERHEAD).min(CIPHERTEXT);
+            match self.receive(socket, block && filled == 0, want) {
+                Ok(Received::Nothing) => return Ok(Received::Nothing),
                 // The next read tells a clean end from a cut.
-                Received::End => {}
+                Ok(Received::Data(_) | Received::End) => {}
+                Err(e) if filled == 0 => return Err(e),
+                // rustls repeats its errors.
+                Err(_) => return Ok(Received::Data(filled)),
             }
         }
     }

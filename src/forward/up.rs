@@ -56,6 +56,8 @@ pub struct Upward<'s> {
     left: bool,
     /// Why the upstream takes no more of the request.
     deaf: Option<io::Error>,
+    /// Bytes of the body that were taken from the client, without any framing.
+    carried: u64,
 }
 
 impl<'s> Upward<'s> {
@@ -76,6 +78,7 @@ impl<'s> Upward<'s> {
             replayable,
             left: false,
             deaf: None,
+            carried: 0,
         };
         match &mut up.body {
             RequestBody::Done => {}
@@ -85,6 +88,7 @@ impl<'s> Upward<'s> {
                 buffers.to_upstream.push(&from.filled()[..n]);
                 from.consume(n);
                 *left -= n as u64;
+                up.carried += n as u64;
                 if *left == 0 {
                     up.body = RequestBody::Done;
                 }
@@ -97,6 +101,11 @@ impl<'s> Upward<'s> {
     /// Whether the upstream got all of the request.
     pub fn is_delivered(&self) -> bool {
         self.body.is_done() && self.deaf.is_none()
+    }
+
+    /// How much of the body has gone up, for the audit.
+    pub fn carried(&self) -> u64 {
+        self.carried
     }
 
     /// Whether bytes of the request wait for the upstream to take them.
@@ -124,6 +133,11 @@ impl<'s> Upward<'s> {
         self.deaf = None;
     }
 
+    /// The upstream has begun to answer: the request will not go again, so `push` may wipe its head.
+    pub fn answered(&mut self) {
+        self.replayable = false;
+    }
+
     /// What the upstream's refusal to take more was.
     pub fn take_error(&mut self) -> Option<io::Error> {
         self.deaf.take()
@@ -146,6 +160,7 @@ impl<'s> Upward<'s> {
                     from.consume(consumed);
                     push_chunk(to, &from.filled()[..n]);
                     from.consume(n);
+                    self.carried += n as u64;
                 }
                 Event::End(n) => {
                     let section = &from.filled()[consumed - n..consumed];
@@ -173,7 +188,7 @@ impl<'s> Upward<'s> {
                 sent
             } else if !upstream.is_flushed() {
                 upstream.flush().map(usize::from)
-            } else if self.body.is_done() {
+            } else if self.body.is_done() && self.replayable {
                 break;
             } else {
                 // What has been sent is wiped: it may have been the head.
@@ -187,6 +202,7 @@ impl<'s> Upward<'s> {
                         let n = *sent.as_ref().unwrap_or(&0);
                         buffers.from_client.consume(n);
                         *left -= n as u64;
+                        self.carried += n as u64;
                         if *left == 0 {
                             self.body = RequestBody::Done;
                         }

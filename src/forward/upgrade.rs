@@ -7,27 +7,37 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
+use super::Forwarder;
 use super::buffer::{Buffer, Buffers};
 use super::clean::Cleaner;
 use super::failure::Failure;
 use super::frames::Frames;
+use super::linger::LINGER;
 use super::upstream::Upstream;
 use super::wait::{self, Received, Woken, wait};
-use super::{Forwarder, LINGER};
+
+/// Bytes of the other protocol, each way.
+#[derive(Debug, Default)]
+pub struct Carried {
+    pub up: u64,
+    pub down: u64,
+}
 
 /// Relays until both directions have ended, one of the peers breaks, or nothing moves for too long.
 pub fn relay(
     forwarder: &Forwarder,
-    client: BorrowedFd<'_>,
-    upstream: &mut Upstream,
+    (client, upstream): (BorrowedFd<'_>, &mut Upstream),
     buffers: &mut Buffers,
     clean: &mut Cleaner,
+    carried: &mut Carried,
 ) -> io::Result<()> {
     // What came behind the heads is the first of the new protocol.
     let mut up = Direction::from(std::mem::take(&mut buffers.from_client));
     let mut down = Direction::from(std::mem::take(&mut buffers.to_client));
+    carried.up += up.buffer.len() as u64;
     let mut frames = Frames::default();
     let from = &mut buffers.from_upstream;
+    carried.down += from.len() as u64;
     if clean.is_on() {
         frames
             .pass(from, &mut down.buffer, clean, false)
@@ -43,6 +53,7 @@ pub fn relay(
         if up.wants_more() {
             let received = wait::receive(client, up.buffer.spare(1), false)?;
             progress |= up.took(received);
+            carried.up += up.buffer.len() as u64;
         }
         while !up.buffer.is_empty() {
             match upstream.send(up.buffer.filled())? {
@@ -60,7 +71,10 @@ pub fn relay(
             if clean.is_on() {
                 let received = upstream.receive(from.spare(1), false)?;
                 match received {
-                    Received::Data(n) => from.fill(n),
+                    Received::Data(n) => {
+                        from.fill(n);
+                        carried.down += n as u64;
+                    }
                     Received::End => down.ended = true,
                     Received::Nothing => {}
                 }
@@ -73,6 +87,7 @@ pub fn relay(
             } else {
                 let received = upstream.receive(down.buffer.spare(1), false)?;
                 progress |= down.took(received);
+                carried.down += down.buffer.len() as u64;
             }
         }
         while !down.buffer.is_empty() {

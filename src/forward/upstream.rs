@@ -141,7 +141,7 @@ impl Pool {
         } else {
             None
         };
-        let dialer = Dialer::new(uri, &origin.host, origin.port, proxy);
+        let dialer = Dialer::new(uri, origin, proxy);
         Ok(Pool {
             dialer,
             tls,

@@ -5,8 +5,10 @@
 
 mod origin;
 mod place;
+mod reach;
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::credential::{Credential, Loaded, Source};
@@ -14,6 +16,7 @@ use crate::error::Result;
 
 pub use origin::{Origin, has_dot_segment};
 pub use place::{Place, percent_encode};
+pub use reach::Reach;
 
 /// An upstream with its credential.
 #[derive(Debug)]
@@ -50,6 +53,12 @@ impl Service {
     /// The credential as its source has it now; the text of the failure is fit for a response.
     pub fn credential(&self) -> std::result::Result<Arc<Loaded>, String> {
         self.credential.current()
+    }
+
+    /// The regular file that the credential was read from, if there was one.
+    #[must_use]
+    pub fn key_file(&self) -> Option<&Path> {
+        self.credential.file()
     }
 
     /// Where the credential comes from.

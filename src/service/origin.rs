@@ -4,6 +4,7 @@ use std::fmt;
 
 use ureq::http::Uri;
 
+use super::Reach;
 use crate::error::{Error, Result};
 
 /// Where requests are sent: scheme, host, port, and a path prefix.
@@ -19,6 +20,8 @@ pub struct Origin {
     pub authority: String,
     /// What is put before each request path; empty, or with a leading and no trailing slash.
     pub prefix: String,
+    /// Which addresses the host may turn out to be.
+    pub reach: Reach,
 }
 
 impl Origin {
@@ -74,19 +77,21 @@ impl Origin {
         if has_dot_segment(&prefix) {
             return Err(bad("the path holds a '.' or '..' segment"));
         }
+        let reach = Reach::of(&bare);
         Ok(Origin {
             tls,
             host: bare,
             port,
             authority,
             prefix,
+            reach,
         })
     }
 
     /// Whether the host is this machine itself, where a plain connection meets no eavesdropper.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost"
+        Reach::of(&self.host) == Reach::Loopback
             || self
                 .host
                 .parse::<std::net::IpAddr>()

@@ -14,6 +14,7 @@ use std::ptr;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
+use super::ids::Ids;
 use super::signal;
 
 /// Everything about the program to execute and the process that it runs in.
@@ -42,6 +43,8 @@ pub struct Plan {
     pub ignored: Vec<(libc::c_int, bool)>,
     /// Limits that are not as our caller had them.
     pub limits: Vec<(Resource, Rlimit)>,
+    /// The user to become.
+    pub user: Option<Ids>,
     /// Whether set-user-ID programs and the like gain nothing (PR_SET_NO_NEW_PRIVS).
     pub no_new_privs: bool,
 }
@@ -61,16 +64,19 @@ pub enum Step {
     Descriptor,
     /// Changing the directory.
     Directory,
+    /// Becoming the user.
+    User,
     /// Executing the program.
     Execute,
 }
 
-const CHILD_STEPS: [Step; 6] = [
+const CHILD_STEPS: [Step; 7] = [
     Step::Capability,
     Step::NoNewPrivs,
     Step::Limit,
     Step::Descriptor,
     Step::Directory,
+    Step::User,
     Step::Execute,
 ];
 
@@ -239,6 +245,10 @@ fn prepare(plan: &Plan, vectors: &mut Vectors) -> Result<(), Failed> {
         if unsafe { libc::chdir(directory.as_ptr()) } < 0 {
             return Err((Step::Directory, errno()));
         }
+    }
+    // Last, for it takes away the right to all of the above.
+    if let Some(user) = &plan.user {
+        user.assume().map_err(failed(Step::User))?;
     }
     if plan.pid_variable.is_some() {
         write_pid(&mut vectors.pid_variable);

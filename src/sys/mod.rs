@@ -5,6 +5,7 @@
 pub mod caller;
 pub mod exec;
 pub mod fd;
+pub mod ids;
 pub mod inherited;
 pub mod memory;
 pub mod process;

@@ -80,13 +80,16 @@ impl Under {
 
     fn words(self) -> Vec<String> {
         let command = self.command();
+        let quiet = (self == Under::Wrapper).then(|| OsStr::new("-q"));
         std::iter::once(command.get_program())
+            .chain(quiet)
             .chain(command.get_args())
             .map(|word| word.to_str().unwrap().to_owned())
             .collect()
     }
 
-    /// Another program that runs it somewhere inside, with the variables that it needs.
+    /// Another program that runs it somewhere inside, with the variables that it needs. That program
+    /// has the key in its environment then, so it needs a wrapper that does not warn of it.
     pub fn outer(self, words: &[&str]) -> Command {
         let inner = self.command();
         let mut command = Command::new(words[0]);

@@ -145,7 +145,7 @@ static WORKER: LazyLock<(SyncSender<(usize, OwnedFd)>, std::sync::Mutex<Receiver
         let (report, done) = sync_channel(1);
         std::thread::spawn(move || {
             for (setting, stream) in taken {
-                FORWARDERS[setting][1].serve(&stream);
+                FORWARDERS[setting][1].serve(1, &stream);
                 drop(stream);
                 if report.send(()).is_err() {
                     return;
@@ -166,7 +166,7 @@ pub fn play(script: &Script<'_>) -> Played {
         steps(script, &client, &upstreams, &mut played, || {});
         // Nothing else will come: an exchange that waits for the client ends.
         let _ = shutdown(&client, Shutdown::Write);
-        forwarder.serve(&ours);
+        forwarder.serve(1, &ours);
         drop(ours);
     } else {
         let (orders, done) = &*WORKER;

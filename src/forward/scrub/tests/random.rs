@@ -159,11 +159,12 @@ fn family(random: &mut Random) -> &'static [usize] {
     ])
 }
 
-/// The key in a random encoding, and which bytes of it are to be masked.
-fn encode(random: &mut Random, key: &[u8]) -> (Vec<u8>, Range<usize>) {
+/// The key in a random encoding, which bytes of it are to be masked, and how many of these are a
+/// digit that is shared with what stands before the key.
+fn encode(random: &mut Random, key: &[u8]) -> (Vec<u8>, Range<usize>, usize) {
     let kinds = family(random);
     let Ok(text) = std::str::from_utf8(key) else {
-        return (key.to_vec(), 0..key.len());
+        return (key.to_vec(), 0..key.len(), 0);
     };
     let mut out = String::new();
     match random.below(3) {
@@ -191,21 +192,24 @@ fn encode(random: &mut Random, key: &[u8]) -> (Vec<u8>, Range<usize>) {
             let secret = before..before + key.len();
             let (digits, _) = base64(&bytes, alphabet, padded, &(0..0));
             let (_, places) = base64(&bytes, alphabet, padded, &secret);
-            let mut masked = 0..0;
+            let (mut masked, mut shared) = (0..0, 0);
             for (i, c) in digits.chars().enumerate() {
                 if i == places.start {
                     masked.start = out.len();
                 }
                 spell(random, c, kinds, &mut out);
+                if i == places.start && !before.is_multiple_of(3) {
+                    shared = out.len() - masked.start;
+                }
                 if i + 1 == places.end {
                     masked.end = out.len();
                 }
             }
-            return (out.into_bytes(), masked);
+            return (out.into_bytes(), masked, shared);
         }
     }
     let len = out.len();
-    (out.into_bytes(), 0..len)
+    (out.into_bytes(), 0..len, 0)
 }
 
 /// Text that does not hold the key, yet looks a little like it.
@@ -244,8 +248,9 @@ fn case(seed: u64, random: &mut Random, scrubber: &Scrubber, key: &[u8], alike: 
     let mut masked = Vec::new();
     noise(random, key, &mut text);
     for _ in 0..random.below(3) {
-        let (encoded, places) = encode(random, key);
-        masked.push(text.len() + places.start..text.len() + places.end);
+        let (encoded, places, shared) = encode(random, key);
+        let start = text.len() + places.start;
+        masked.push((start, start + shared, text.len() + places.end));
         text.extend(encoded);
         text.extend_from_slice(b"| ");
         noise(random, key, &mut text);
@@ -262,25 +267,23 @@ fn case(seed: u64, random: &mut Random, scrubber: &Scrubber, key: &[u8], alike: 
         )
     };
     assert_eq!(out.len(), text.len(), "{}", context());
-    for range in &masked {
-        assert!(
-            out[range.clone()].iter().all(|&b| b == b'*'),
-            "{}",
-            context()
-        );
+    let mut expected = text.clone();
+    for (start, own, end) in masked {
+        expected[start..end].fill(b'*');
+        // A shared digit that went out before the next one came is not masked.
+        if most < 10_000 && out[start..own] == text[start..own] {
+            expected[start..own].copy_from_slice(&text[start..own]);
+        }
+        assert!(out[start..end] == expected[start..end], "{}", context());
     }
     if !alike {
-        let mut expected = text.clone();
-        for range in masked {
-            expected[range].fill(b'*');
-        }
         assert!(out == expected, "{}", context());
     }
     if let Some(how) = decode::found(&out, key) {
         panic!("found {how}: {}", context());
     }
     // And the checker itself is no fool.
-    if !alike && out != text {
+    if !alike && random.one_in(8) && out != text {
         assert!(decode::found(&text, key).is_some(), "{}", context());
     }
 }
