@@ -212,8 +212,8 @@ pub fn connect(pool: &Pool, client: BorrowedFd<'_>) -> Result<Upstream, Stop> {
     })
 }
 
-/// The end of an exchange, for `--verbose`.
-pub struct Outcome<'a>(pub &'a Result<bool, Stop>);
+/// The end of an exchange and how often the response held the credential, for `--verbose`.
+pub struct Outcome<'a>(pub &'a Result<bool, Stop>, pub u64);
 
 impl std::fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -223,6 +223,10 @@ impl std::fmt::Display for Outcome<'_> {
             Err(Stop::Abort) => "cut short",
             Err(Stop::Gone) => "the client has gone",
             Err(Stop::Upgraded) => "upgraded",
-        })
+        })?;
+        match self.1 {
+            0 => Ok(()),
+            n => write!(f, ", the credential in it {n} times"),
+        }
     }
 }

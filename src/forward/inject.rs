@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 use crate::http::Framing;
 use crate::http::headers::{Field, Name, nominated};
 use crate::http::request::Request;
-use crate::service::{Place, Service, percent_encode};
+use crate::service::{Place, Service, has_dot_segment, percent_encode};
 
 /// Appends the head to `out`. With `plain`, the response is to be readable for us: no content coding
 /// and no compressed WebSocket. The framing is `request.framing`, declared by exactly one field.
@@ -67,6 +67,12 @@ fn passes(field: &Field<'_>, request: &Request<'_, '_>, place: &Place) -> bool {
         .is_some_and(|name| same_field(name, field.name));
     let ends_here = request.nominates && nominated(request.fields, field.name);
     !is_place && !ends_here
+}
+
+/// Whether a path could lead out of the upstream's prefix; `*` is no path of the prefix at all.
+pub fn escapes_prefix(request: &Request<'_, '_>) -> bool {
+    let path = request.target.split('?').next().unwrap_or_default();
+    request.target == "*" || has_dot_segment(path)
 }
 
 /// Whether a field would let the upstream answer in a coding.

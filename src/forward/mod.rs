@@ -35,9 +35,9 @@ use crate::credential::Loaded;
 use crate::error::{Error, Result, say};
 use crate::http::Version;
 use crate::http::headers::HeadScanner;
-use crate::http::request::{self, Request};
+use crate::http::request;
 use crate::http::response::Asked;
-use crate::service::{Service, has_dot_segment};
+use crate::service::Service;
 use account::Accounts;
 use buffer::Buffers;
 pub use clean::Scrub;
@@ -277,14 +277,8 @@ impl Connection<'_> {
         if forwarder.narrate {
             let status = status.map_or("no response".into(), |status| status.to_string());
             let elapsed = started.elapsed().as_millis();
-            let found = match exchange.down.found() {
-                0 => String::new(),
-                n => format!(", the credential in it {n} times"),
-            };
-            say(&format!(
-                "{status} in {elapsed} ms: {}{found}",
-                Outcome(&outcome)
-            ));
+            let outcome = Outcome(&outcome, exchange.down.found());
+            say(&format!("{status} in {elapsed} ms: {outcome}"));
         }
         let mut cleaner = exchange.down.take_cleaner();
         match outcome {
@@ -421,7 +415,7 @@ fn prepare<'s>(
         expect_continue: request.expect_continue,
     };
     let fail = |failure| (failure, terms.version, terms.asked.head);
-    if !service.origin.prefix.is_empty() && escapes_prefix(&request) {
+    if !service.origin.prefix.is_empty() && inject::escapes_prefix(&request) {
         return Err(fail(Failure::DotSegment));
     }
     let (credential, cleaner) = forwarder
@@ -449,10 +443,4 @@ fn prepare<'s>(
     buffers.from_client.consume(end);
     let up = Upward::new(&service.place, framing, idempotent, buffers).map_err(fail)?;
     Ok((terms, cleaner, up))
-}
-
-/// Whether a path could lead out of the upstream's prefix; `*` is no path of the prefix at all.
-fn escapes_prefix(request: &Request<'_, '_>) -> bool {
-    let path = request.target.split('?').next().unwrap_or_default();
-    request.target == "*" || has_dot_segment(path)
 }

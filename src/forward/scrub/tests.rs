@@ -11,6 +11,7 @@ fn scrubber_for(key: &[u8], place: &str) -> Result<Scrubber, String> {
     let loaded = Loaded {
         key: Secret::take(&mut key.to_vec()).unwrap(),
         rendered: Secret::take(&mut key.to_vec()).unwrap(),
+        serial: 1,
     };
     Scrubber::new(Arc::new(loaded), &Place::parse(place).unwrap())
 }
