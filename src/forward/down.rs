@@ -4,12 +4,13 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use super::answer::{Delivery, STATUS, Shape, write_head};
+use super::body::{ResponseBody, Rest, deliver};
 use super::buffer::{Buffer, Buffers, LARGE, SMALL};
 use super::clean::{Cleaner, is_coded};
 use super::failure::{Failure, Stop};
 use super::up::{at_most, push_chunk, push_last_chunk};
 use super::wait;
-use crate::http::body::{Chunked, Event};
+use crate::http::body::Event;
 use crate::http::headers::{Field, HeadScanner};
 use crate::http::response::{self, Asked, Response};
 use crate::http::{Framing, Version, limits};
@@ -54,21 +55,6 @@ enum Stage {
     Body(ResponseBody),
     /// All of it has been taken from the upstream.
     Done,
-}
-
-/// What of the response body is still to come from the upstream.
-#[derive(Debug)]
-struct ResponseBody {
-    rest: Rest,
-    /// Whether the command gets it in chunks.
-    in_chunks: bool,
-}
-
-#[derive(Debug)]
-enum Rest {
-    Length(u64),
-    Chunked(Chunked),
-    Close,
 }
 
 /// What the end of the upstream's connection means for a response.
@@ -417,41 +403,4 @@ fn put(to: &mut Buffer, in_chunks: bool, data: &[u8]) {
     } else {
         to.push(data);
     }
-}
-
-/// How a final response's body goes to the command, and what is to be taken from the upstream.
-fn deliver(
-    response: &Response<'_, '_>,
-    head: bool,
-    version: Version,
-) -> (Delivery, Option<ResponseBody>) {
-    if response.status == 101 {
-        return (Delivery::Framed(Framing::None), None);
-    }
-    if response.status == 205 {
-        return (Delivery::Framed(Framing::Length(0)), None);
-    }
-    let chunked = Framing::Chunked;
-    let (framing, rest) = match response.framing {
-        Framing::None if head || response.status == 304 => return (Delivery::Bodiless, None),
-        Framing::None => return (Delivery::Framed(Framing::None), None),
-        Framing::Length(0) => return (Delivery::Framed(Framing::Length(0)), None),
-        Framing::Length(n) => (Framing::Length(n), Rest::Length(n)),
-        Framing::Chunked => (chunked, Rest::Chunked(Chunked::default())),
-        // In chunks an early end shows, which the end of the connection would hide.
-        Framing::Close => (chunked, Rest::Close),
-    };
-    // HTTP/1.0 knows no chunks (RFC 9112 section 7.1).
-    let framing = if framing == chunked && version == Version::V10 {
-        Framing::Close
-    } else {
-        framing
-    };
-    (
-        Delivery::Framed(framing),
-        Some(ResponseBody {
-            rest,
-            in_chunks: framing == chunked,
-        }),
-    )
 }

@@ -5,6 +5,7 @@
 
 mod account;
 mod answer;
+mod body;
 mod buffer;
 mod clean;
 pub mod crew;
