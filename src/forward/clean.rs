@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::scrub::{Scrubber, Stream};
 use crate::credential::Loaded;
 use crate::http::headers::Field;
-use crate::service::Place;
+use crate::service::{Place, Service};
 
 /// What is done with a credential that comes back (`--scrub`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +50,18 @@ impl Cleaners {
             scrub,
             scrubber: Mutex::default(),
         }
+    }
+
+    /// Whether responses to requests with this credential can be cleaned, if they are to be.
+    ///
+    /// # Errors
+    /// As for `of`. Nothing is made yet: that takes longer than all the rest of a start.
+    pub fn check(&self, loaded: &Loaded, service: &Service) -> Result<(), String> {
+        let checked = match self.scrub {
+            Scrub::Off => Ok(()),
+            Scrub::Redact | Scrub::Fail => Scrubber::check(loaded, &service.place),
+        };
+        checked.map_err(|e| format!("{}: {e}", service.source()))
     }
 
     /// A cleaner for the response to a request with this credential.

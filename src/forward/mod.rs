@@ -95,7 +95,9 @@ impl Forwarder {
             accounts: None,
         };
         // A key that cannot be looked for is refused before the command starts.
-        forwarder.credential().map_err(Error::Credential)?;
+        let loaded = forwarder.service.credential().map_err(Error::Credential)?;
+        let checked = forwarder.cleaners.check(&loaded, &forwarder.service);
+        checked.map_err(Error::Credential)?;
         Ok(forwarder)
     }
 

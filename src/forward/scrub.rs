@@ -59,16 +59,25 @@ impl Drop for Scrubber {
 }
 
 impl Scrubber {
+    /// Whether there can be a scrubber for this credential; much cheaper than to make one.
+    ///
     /// # Errors
     /// A text when the key is shorter than `SHORTEST`.
-    pub fn new(loaded: Arc<Loaded>, place: &Place) -> Result<Scrubber, String> {
-        let secret = secret(loaded.key.expose(), place);
-        if secret.len() < SHORTEST {
+    pub fn check(loaded: &Loaded, place: &Place) -> Result<(), String> {
+        if secret(loaded.key.expose(), place).len() < SHORTEST {
             return Err(format!(
                 "the key is shorter than {SHORTEST} bytes, too short to be told from other text in \
                  responses; --scrub=off sends it all the same and looks for nothing"
             ));
         }
+        Ok(())
+    }
+
+    /// # Errors
+    /// As for `check`.
+    pub fn new(loaded: Arc<Loaded>, place: &Place) -> Result<Scrubber, String> {
+        Scrubber::check(&loaded, place)?;
+        let secret = secret(loaded.key.expose(), place);
         let key = &loaded.key.expose()[secret.clone()];
         let mut first = vec![0; 256];
         for (bit, (form, n)) in ENTRIES.iter().enumerate() {
